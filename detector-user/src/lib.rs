@@ -1,0 +1,9 @@
+//! The agent. The modules stand in the order an action passes them:
+//!
+//! `rules` (file -> checked rules -> tables) and `config`; `attach` and `source` (devices and
+//! kernel programs -> records); `decode`, `session`, `confirm` (record -> [`detection`]);
+//! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
+//! one-box Broker, at the far end.
+
+pub mod detection;
+pub mod rules;
