@@ -7,3 +7,4 @@
 
 pub mod detection;
 pub mod rules;
+pub mod source;

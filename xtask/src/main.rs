@@ -1,2 +1,56 @@
-//! Placeholder, replaced in the next commits.
-fn main() {}
+//! The commands a contributor types: `cargo xtask --help`.
+
+mod build;
+mod env;
+mod setup;
+mod shell;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, test and show Detector.
+///
+/// The two commands to begin with are `cargo xtask demo` and `cargo xtask test`; both install what
+/// they need and say so.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, long_about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check what building and running needs, and install what is missing.
+    ///
+    /// Debian packages (as root), rust-src for the pinned toolchain, and bpf-linker built against
+    /// the LLVM that this toolchain brings, cached under target/tools/. The other commands call
+    /// this themselves; a second run changes nothing.
+    Setup,
+    /// Build the kernel programs, then the agent and the sample function.
+    Build(build::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let env = env::Env::find()?;
+    match cli.command {
+        Command::Setup => setup::run(&env)?,
+        Command::Build(args) => {
+            setup::run(&env)?;
+            build::run(&env, &args)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

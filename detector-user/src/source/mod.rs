@@ -1,0 +1,3 @@
+//! Where event records come from.
+
+pub mod object;

@@ -1,0 +1,22 @@
+//! What building and running needs. Every check is cheap, so that all commands can begin with it.
+
+pub(crate) mod apt;
+pub(crate) mod bpf_linker;
+mod rust_src;
+
+use anyhow::Result;
+
+use crate::env::Env;
+
+/// Checks everything and installs what is missing.
+pub(crate) fn run(env: &Env) -> Result<()> {
+    apt::need(&[
+        // Namespaces, veth pairs, routes: tests and demo.
+        apt::Need { program: "ip", package: "iproute2" },
+        // bpf-linker links the C++ standard library.
+        apt::Need { program: "c++", package: "g++" },
+    ])?;
+    rust_src::ensure(env)?;
+    bpf_linker::ensure(env)?;
+    Ok(())
+}
