@@ -1,10 +1,23 @@
 //! What the kernel programs and the agent share: the packet parser, the classifier and the byte
-//! layouts between them. `no_std`, no allocation, no `unsafe` of its own.
+//! layouts between them. `no_std`, no allocation, no `unsafe`.
 //!
-//! Read in this order: [`packet`] (where bytes come from), [`parse`], [`rule`] (the tables),
-//! [`classify`], [`event`] (the record that crosses to user space), [`counter`], [`settings`].
+//! Read in this order: [`packet`] (where bytes come from), [`wire`] and [`parse`], [`rule`] (the
+//! tables) and [`lookup`], [`state`] (what is remembered), [`classify`], [`event`] (the record
+//! that crosses to user space), [`counter`].
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod classify;
+pub mod counter;
+pub mod event;
+mod gtpu;
 pub mod http;
+pub mod lookup;
 pub mod packet;
+pub mod parse;
+pub mod rule;
+pub mod state;
+pub mod wire;
+
+#[cfg(test)]
+extern crate std;

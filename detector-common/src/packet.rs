@@ -1,4 +1,35 @@
-//! Where packet bytes come from, and the two words every part of Detector uses for them.
+//! Where packet bytes come from, and the words every part of Detector uses for them.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bytes of one packet. Implemented for slices (tests, replay) and for the kernel's XDP and TC
+/// contexts, so that the one parser in [`crate::parse`] reads all of them.
+pub trait PacketBytes {
+    /// Copies a `T` from `offset` bytes into the packet; `None` when it does not fit.
+    fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T>;
+
+    /// Bytes of the packet as the hook sees it; a super-packet (GSO) counts whole.
+    fn size(&self) -> usize;
+}
+
+impl PacketBytes for [u8] {
+    fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        T::read_from_prefix(self.get(offset..)?).ok().map(|(value, _rest)| value)
+    }
+
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
+
+/// What a packet starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// An Ethernet header.
+    Ethernet,
+    /// An IPv4 or IPv6 header (tun, GTP and other L3 devices).
+    Ip,
+}
 
 /// Which way a packet travels between the user and the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,4 +49,46 @@ pub enum Protocol {
     Tcp = 6,
     /// IP protocol 17 (RFC 768).
     Udp = 17,
+}
+
+/// An IPv4 or IPv6 address; IPv4 is held IPv4-mapped (RFC 4291 section 2.5.5.2).
+///
+/// The 16 bytes in network order, seen as two words of the machine's own order: comparing,
+/// masking and hashing need no byte swap in the kernel.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Address(pub [u64; 2]);
+
+impl Address {
+    /// From the four bytes of an IPv4 address.
+    #[inline(always)]
+    pub const fn v4(bytes: [u8; 4]) -> Self {
+        let [a, b, c, d] = bytes;
+        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
+    }
+
+    /// From the sixteen bytes of an IPv6 address.
+    #[inline(always)]
+    pub const fn v6(bytes: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self([
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        ])
+    }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        const PREFIX: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+        const MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        self.0[0] == 0 && self.0[1] & MASK == PREFIX
+    }
+
+    /// The sixteen bytes in network order.
+    pub fn bytes(self) -> [u8; 16] {
+        zerocopy::transmute!(self.0)
+    }
 }

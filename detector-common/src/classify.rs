@@ -1,0 +1,487 @@
+//! The classifier: packet facts x rule tables x memory -> records. One function for the kernel's
+//! hooks, for replay and for the tests that compare the two.
+
+use crate::{
+    counter::{Counter, RuleCounter},
+    event::{
+        FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_CAPTURE, MAX_MATCHES,
+        PayloadKind, RECORD_VERSION, RecordHeader,
+    },
+    http, lookup,
+    packet::{Address, Direction, Layer, PacketBytes, Protocol},
+    parse::{Facts, parse},
+    rule::{ApplicationEntry, Generation, IN_UE_POOL, ROW_WORDS, Row, Tables, row},
+    state::{FlowKey, SessionState, State, UDP_FLOW_IDLE_NS},
+    wire::tcp_flag::{ACK, FIN, RST, SYN},
+};
+
+/// Parses and judges one packet, and counts it. `ifindex` is the device it was seen on.
+#[inline(always)]
+pub fn inspect<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
+    layer: Layer,
+    ifindex: u32,
+    tables: &T,
+    state: &mut S,
+) {
+    state.count(Counter::Packets, 1);
+    state.count(Counter::Bytes, packet.size() as u64);
+    match parse(packet, layer) {
+        Ok(facts) => judge(packet, &facts, ifindex, tables, state),
+        Err(fault) => state.count(fault.counter(), 1),
+    }
+}
+
+/// A packet of a watched application, seen from the application.
+struct Watched<'a> {
+    facts: &'a Facts,
+    packet_length: u32,
+    direction: Direction,
+    application: &'a ApplicationEntry,
+}
+
+/// What the agent is told beside the rules that matched.
+#[derive(Clone, Copy)]
+struct Notices {
+    started: bool,
+    quiet: bool,
+}
+
+#[inline(always)]
+fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
+    facts: &Facts,
+    ifindex: u32,
+    tables: &T,
+    state: &mut S,
+) {
+    let Some(head) = tables.generation() else { return };
+    if head.generation == 0 {
+        return state.count(Counter::NoRules, 1);
+    }
+    let Some((index, direction)) = find_application(tables, head, facts) else {
+        return state.count(Counter::Unwatched, 1);
+    };
+    let Some(application) = tables.application(index) else { return };
+    let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
+    state.watch(flow_key(facts, direction), application.id);
+    let mut notices = Notices { started: false, quiet: false };
+    let start = match enter_session(&watched, tables, head, state, &mut notices) {
+        Ok(start) => start,
+        Err(reason) => return state.count(reason, 1),
+    };
+    state.count(Counter::Watched, 1);
+    let found = recognise(packet, &watched, tables, head, state, &mut notices);
+    if !notices.started && !notices.quiet && matches!(found.kind, PayloadKind::Other) {
+        return; // nearly all packets of a watched application
+    }
+    report(&watched, &found, notices, start, head, ifindex, tables, state);
+}
+
+/// Which application a packet belongs to: by its destination (uplink), else its source.
+#[inline(always)]
+fn find_application<T: Tables>(
+    tables: &T,
+    head: &Generation,
+    facts: &Facts,
+) -> Option<(u32, Direction)> {
+    let Facts { source, destination, source_port, destination_port, protocol, .. } = *facts;
+    if let Some(index) = lookup::application(tables, head, destination, protocol, destination_port)
+    {
+        return Some((index, Direction::Uplink));
+    }
+    let index = lookup::application(tables, head, source, protocol, source_port)?;
+    Some((index, Direction::Downlink))
+}
+
+#[inline(always)]
+fn flow_key(facts: &Facts, direction: Direction) -> FlowKey {
+    let protocol = facts.protocol as u32;
+    match direction {
+        Direction::Uplink => FlowKey {
+            ue: facts.source,
+            application_address: facts.destination,
+            ue_port: facts.source_port,
+            application_port: facts.destination_port,
+            protocol,
+        },
+        Direction::Downlink => FlowKey {
+            ue: facts.destination,
+            application_address: facts.source,
+            ue_port: facts.destination_port,
+            application_port: facts.source_port,
+            protocol,
+        },
+    }
+}
+
+/// Finds or begins the packet's session and counts the packet in it. Gives the session's start,
+/// 0 while the UE has not spoken.
+#[inline(always)]
+fn enter_session<T: Tables, S: State>(
+    watched: &Watched<'_>,
+    tables: &T,
+    head: &Generation,
+    state: &S,
+    notices: &mut Notices,
+) -> Result<u64, Counter> {
+    let session = find_session(tables, head, state)?;
+    count_packet(watched, session, state);
+    let start = session.start_ns.get();
+    if start != 0 || matches!(watched.direction, Direction::Downlink) {
+        return Ok(start);
+    }
+    let now = state.now();
+    session.start_ns.set(now);
+    state.count(Counter::SessionsStarted, 1);
+    notices.started = true;
+    Ok(now)
+}
+
+#[inline(always)]
+fn count_packet<S: State>(watched: &Watched<'_>, session: &SessionState, state: &S) {
+    let at = watched.direction as usize;
+    state.add(&session.packets[at], 1);
+    state.add(&session.bytes[at], u64::from(watched.packet_length));
+    session.last_ns.set(state.now_coarse());
+}
+
+/// The session, made if need be. The UE pools are asked once per session and generation of rules.
+#[inline(always)]
+fn find_session<'s, T: Tables, S: State>(
+    tables: &T,
+    head: &Generation,
+    state: &'s S,
+) -> Result<&'s SessionState, Counter> {
+    let known = state.session();
+    if let Some(session) = known
+        && session.generation.get() == u64::from(head.generation)
+    {
+        return Ok(session);
+    }
+    if head.has_ue_pools != 0 && lookup::ue(tables, head, state.flow().ue) & IN_UE_POOL == 0 {
+        return Err(Counter::NotUe);
+    }
+    match known {
+        Some(session) => {
+            session.generation.set(u64::from(head.generation));
+            Ok(session)
+        }
+        None => state.create_session(head.generation).ok_or(Counter::SessionTableFull),
+    }
+}
+
+/// What a payload was recognised as, and the rows of the rules that ask for it.
+struct Found {
+    kind: PayloadKind,
+    kind_row: u32,
+    path_row: u32,
+}
+
+impl Found {
+    const NOTHING: Self = Self { kind: PayloadKind::Other, kind_row: row::ALL, path_row: row::ALL };
+    const TCP_OPENED: Self =
+        Self { kind: PayloadKind::TcpOpened, kind_row: row::TCP_OPENED, path_row: row::ALL };
+    const UDP_FIRST: Self =
+        Self { kind: PayloadKind::UdpFirst, kind_row: row::UDP_FIRST, path_row: row::ALL };
+}
+
+/// Looks at the payload's start for what rules can ask for.
+#[inline(always)]
+fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
+    watched: &Watched<'_>,
+    tables: &T,
+    head: &Generation,
+    state: &S,
+    notices: &mut Notices,
+) -> Found {
+    let facts = watched.facts;
+    match facts.protocol {
+        Protocol::Udp => recognise_udp(watched, state),
+        Protocol::Tcp => {
+            if facts.tcp_flags & (SYN | FIN | RST) != 0
+                && let Some(opened) = follow_connection(watched, state, notices)
+            {
+                return opened;
+            }
+            if facts.payload_length == 0 {
+                return Found::NOTHING;
+            }
+            let Some(line) = http::request_line(packet, facts.payload_offset as usize) else {
+                return Found::NOTHING;
+            };
+            Found {
+                kind: PayloadKind::HttpRequest,
+                kind_row: row::http(line.method),
+                path_row: lookup::path(tables, head, packet, &line),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn recognise_udp<S: State>(watched: &Watched<'_>, state: &S) -> Found {
+    if watched.application.tracks_udp == 0 {
+        return Found::NOTHING;
+    }
+    let now = state.now_coarse();
+    match state.mark_flow(now) {
+        Some(last) if now.wrapping_sub(last) < UDP_FLOW_IDLE_NS => Found::NOTHING,
+        Some(_) | None => Found::UDP_FIRST,
+    }
+}
+
+/// Keeps count of a session's TCP connections. For a SYN, what it is: one that is sent again is
+/// known by its sequence number.
+#[inline(always)]
+fn follow_connection<S: State>(
+    watched: &Watched<'_>,
+    state: &S,
+    notices: &mut Notices,
+) -> Option<Found> {
+    let facts = watched.facts;
+    if facts.tcp_flags & SYN != 0 {
+        if facts.tcp_flags & ACK != 0 {
+            return Some(Found::NOTHING);
+        }
+        let before = state.mark_flow(u64::from(facts.sequence));
+        if before == Some(u64::from(facts.sequence)) {
+            state.count(Counter::Retransmissions, 1);
+            return Some(Found::NOTHING);
+        }
+        if before.is_none()
+            && let Some(session) = state.session()
+        {
+            state.add(&session.open_connections, 1);
+        }
+        return Some(Found::TCP_OPENED);
+    }
+    if state.forget_flow()
+        && let Some(session) = state.session()
+    {
+        state.add(&session.open_connections, u64::MAX); // minus one
+        notices.quiet = session.open_connections.get() == 0 && session.start_ns.get() != 0;
+    }
+    None
+}
+
+/// Puts the record together, finds the rules that match, and sends it if it says anything.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined; a struct of them would live on the BPF stack")]
+fn report<T: Tables, S: State>(
+    watched: &Watched<'_>,
+    found: &Found,
+    notices: Notices,
+    start: u64,
+    head: &Generation,
+    ifindex: u32,
+    tables: &T,
+    state: &mut S,
+) {
+    let now = if notices.started { start } else { state.now() };
+    let Some(record) = state.record() else { return };
+    fill_record(record, watched, found, notices, start, now);
+    record.ifindex = ifindex;
+    record.generation = head.generation;
+    let mut capture = 0;
+    if !matches!(found.kind, PayloadKind::Other) {
+        let over = collect_rules(record, watched, found, start, tables, head);
+        let any = record.rule_count != 0;
+        state.count(Counter::MatchesOverLimit, u64::from(over));
+        if any {
+            capture = admit(watched, tables, state, now);
+        }
+    }
+    let Some(record) = state.record() else { return };
+    if record.rule_count == 0 && !notices.started && !notices.quiet {
+        return;
+    }
+    if !state.send(watched.facts, capture) {
+        count_lost(notices, state);
+    }
+}
+
+#[inline(always)]
+fn fill_record(
+    record: &mut RecordHeader,
+    watched: &Watched<'_>,
+    found: &Found,
+    notices: Notices,
+    start: u64,
+    now: u64,
+) {
+    let facts = watched.facts;
+    record.version = RECORD_VERSION;
+    record.payload_kind = found.kind as u8;
+    record.flags = 0;
+    record.qfi = 0;
+    record.teid = 0;
+    if let Some(tunnel) = facts.tunnel {
+        record.flags |= FLAG_TUNNEL;
+        record.teid = tunnel.teid;
+        if let Some(qfi) = tunnel.qfi {
+            record.flags |= FLAG_QFI;
+            record.qfi = qfi;
+        }
+    }
+    if notices.started {
+        record.flags |= FLAG_SESSION_STARTED;
+    }
+    if notices.quiet {
+        record.flags |= FLAG_SESSION_QUIET;
+    }
+    record.time_ns = now;
+    record.session_start_ns = start;
+    record.direction = watched.direction as u8;
+    record.rule_count = 0;
+    record.application = watched.application.id;
+    record.sequence = facts.sequence;
+    record.packet_length = watched.packet_length;
+    record.payload_length = facts.payload_length;
+    record.captured = 0;
+}
+
+/// ANDs the rows and writes the rules that are left into the record; gives how many more there
+/// were than it has room for.
+#[inline(always)]
+fn collect_rules<T: Tables>(
+    record: &mut RecordHeader,
+    watched: &Watched<'_>,
+    found: &Found,
+    start: u64,
+    tables: &T,
+    head: &Generation,
+) -> u32 {
+    let Some(rows) = rows(watched, found, start, tables, head, record.flow.ue) else { return 0 };
+    let mut count = 0u32;
+    let mut over = 0;
+    for word in 0..ROW_WORDS {
+        let mut bits = rows.iter().fold(u64::MAX, |bits, row| bits & row.0[word]);
+        for _ in 0..MAX_MATCHES {
+            if bits == 0 {
+                break;
+            }
+            let rule = (word as u32) * 64 + bits.trailing_zeros();
+            bits &= bits - 1;
+            match record.rules.get_mut(count as usize) {
+                Some(place) => {
+                    *place = rule as u16;
+                    count += 1;
+                }
+                None => over += 1,
+            }
+        }
+        over += bits.count_ones();
+    }
+    record.rule_count = count as u8;
+    over
+}
+
+/// The rows whose AND are the rules that match.
+#[inline(always)]
+fn rows<'t, T: Tables>(
+    watched: &Watched<'_>,
+    found: &Found,
+    start: u64,
+    tables: &'t T,
+    head: &Generation,
+    ue: Address,
+) -> Option<[&'t Row; 6]> {
+    let direction = match watched.direction {
+        Direction::Uplink => row::UPLINK,
+        Direction::Downlink => row::DOWNLINK,
+    };
+    let session = if start == 0 { row::NO_SESSION_NEEDED } else { row::ALL };
+    Some([
+        tables.row(watched.application.row)?,
+        tables.row(direction)?,
+        tables.row(found.kind_row)?,
+        tables.row(found.path_row)?,
+        tables.row(session)?,
+        tables.row(lookup::ue(tables, head, ue) & !IN_UE_POOL)?,
+    ])
+}
+
+/// Counts the record's rules and leaves those in it that may become events now: none if the
+/// segment was sent again, and not those whose window is open. Gives the bytes to capture.
+#[inline(always)]
+fn admit<T: Tables, S: State>(
+    watched: &Watched<'_>,
+    tables: &T,
+    state: &mut S,
+    now: u64,
+) -> usize {
+    let again = is_retransmission(watched, state);
+    if again {
+        state.count(Counter::Retransmissions, 1);
+    }
+    let mut capture = 0;
+    let mut kept = 0;
+    for index in 0..MAX_MATCHES {
+        let Some(record) = state.record() else { return 0 };
+        if again || index >= usize::from(record.rule_count) {
+            break;
+        }
+        let rule = record.rules[index];
+        let Some(entry) = tables.rule(u32::from(rule)) else { continue };
+        state.count_rule(u32::from(rule), RuleCounter::Matched);
+        if entry.window_ns != 0 && state.suppress(entry.id, now, entry.window_ns) {
+            state.count_rule(u32::from(rule), RuleCounter::Suppressed);
+            continue;
+        }
+        let Some(record) = state.record() else { return 0 };
+        record.rules[kept % MAX_MATCHES] = rule;
+        kept += 1;
+        capture = capture.max(entry.capture as usize);
+    }
+    if let Some(record) = state.record() {
+        record.rule_count = kept as u8;
+    }
+    capture
+}
+
+/// Whether this segment matched before. UDP has no retransmissions that can be told from new
+/// packets, and a SYN sent again was sorted out by its flow.
+#[inline(always)]
+fn is_retransmission<S: State>(watched: &Watched<'_>, state: &S) -> bool {
+    if !matches!(watched.facts.protocol, Protocol::Tcp) || watched.facts.tcp_flags & SYN != 0 {
+        return false;
+    }
+    let Some(session) = state.session() else { return false };
+    let flow = state.flow();
+    let ports = (u64::from(flow.ue_port) << 48)
+        | (u64::from(flow.application_port) << 32)
+        | u64::from(watched.facts.sequence);
+    let address = flow.application_address.0[0] ^ flow.application_address.0[1];
+    // Never 0, which marks a free place; the direction, because both ends count on their own.
+    let mark = (ports ^ address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ watched.direction as u64)
+        | (1 << 63);
+    if session.seen_before(mark) {
+        return true;
+    }
+    state.add(&session.matches, 1);
+    false
+}
+
+/// Counts what a full ring buffer lost.
+#[inline(always)]
+fn count_lost<S: State>(notices: Notices, state: &mut S) {
+    if notices.started || notices.quiet {
+        state.count(Counter::NoticeRingFull, 1);
+    }
+    for index in 0..MAX_MATCHES {
+        let Some(record) = state.record() else { return };
+        if index >= usize::from(record.rule_count) {
+            return;
+        }
+        let rule = u32::from(record.rules[index]);
+        state.count_rule(rule, RuleCounter::RingFull);
+    }
+}
+
+/// How many payload bytes a record carries: what the rules ask for, as far as it is there.
+#[inline(always)]
+pub fn capture_length(facts: &Facts, capture: usize) -> usize {
+    capture.min(facts.payload_length as usize).min(MAX_CAPTURE)
+}

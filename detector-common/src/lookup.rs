@@ -1,0 +1,141 @@
+//! Probing the rule tables: address -> application, UE -> row, path -> row.
+
+use crate::{
+    http::{PATH_PREFIX_LENGTHS, RequestLine},
+    packet::{Address, PacketBytes, Protocol},
+    rule::{ANY_PORT, BUCKET_ENTRIES, Generation, MAX_PREFIX_LENGTHS, PrefixMasks, Tables, Tag, row},
+};
+
+/// Hash of a key of the read-only table: two rounds of multiply and xor-shift, as cheap as a
+/// probe can be. The seed is chosen by user space so that no bucket overflows.
+#[inline(always)]
+pub const fn hash(seed: u64, key: [u64; 2], tag: Tag) -> u64 {
+    let mut h = (key[0] ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h ^= h >> 32;
+    h = (h ^ key[1] ^ ((tag.0 as u64) << 48)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    h ^ (h >> 32)
+}
+
+/// The value of a key.
+#[inline(always)]
+pub fn find<T: Tables>(tables: &T, head: &Generation, key: [u64; 2], tag: Tag) -> Option<u32> {
+    let index = hash(head.seed, key, tag) as u32 & head.bucket_mask;
+    let bucket = tables.bucket(index)?;
+    for entry in 0..BUCKET_ENTRIES {
+        if bucket.tags[entry] == 0 {
+            return None;
+        }
+        if bucket.tags[entry] == tag.0
+            && bucket.keys[entry][0] == key[0]
+            && bucket.keys[entry][1] == key[1]
+        {
+            return Some(bucket.values[entry]);
+        }
+    }
+    None
+}
+
+/// The value of the longest prefix that holds `address`.
+#[inline(always)]
+fn find_prefix<T: Tables>(
+    tables: &T,
+    head: &Generation,
+    masks: &PrefixMasks,
+    address: Address,
+) -> Option<u32> {
+    for index in 0..MAX_PREFIX_LENGTHS {
+        if index as u32 >= masks.count {
+            return None;
+        }
+        let length = &masks.lengths[index];
+        let key = [address.0[0] & length.mask.0[0], address.0[1] & length.mask.0[1]];
+        if let Some(value) = find(tables, head, key, Tag(length.tag)) {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The application served at an address and port.
+#[inline(always)]
+pub fn application<T: Tables>(
+    tables: &T,
+    head: &Generation,
+    address: Address,
+    protocol: Protocol,
+    port: u16,
+) -> Option<u32> {
+    let masks = if address.is_v4() { &head.application_v4 } else { &head.application_v6 };
+    let class = u64::from(find_prefix(tables, head, masks, address)?);
+    let half = match protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => 1 << 14,
+    };
+    let ports = tables.ports(half | u32::from(port >> 2))?;
+    let port_class = u64::from(ports[usize::from(port & 3)]);
+    if port_class != 0
+        && let Some(found) = find(tables, head, [class, port_class], Tag::ENDPOINT)
+    {
+        return Some(found);
+    }
+    find(tables, head, [class, ANY_PORT | protocol as u64], Tag::ENDPOINT)
+}
+
+/// A UE's place in the rules: the number of its row, with [`crate::rule::IN_UE_POOL`].
+#[inline(always)]
+pub fn ue<T: Tables>(tables: &T, head: &Generation, address: Address) -> u32 {
+    let masks = if address.is_v4() { &head.ue_v4 } else { &head.ue_v6 };
+    find_prefix(tables, head, masks, address).unwrap_or(row::ANY_UE)
+}
+
+/// The row of the rules whose path the request may have.
+#[inline(always)]
+pub fn path<T: Tables, P: PacketBytes + ?Sized>(
+    tables: &T,
+    head: &Generation,
+    packet: &P,
+    line: &RequestLine,
+) -> u32 {
+    let at = line.target_offset;
+    // A target in absolute or authority form (RFC 9112 section 3.2): user space takes it apart.
+    match packet.load::<[u8; 4]>(at) {
+        Some([b'/', ..]) => {}
+        Some(_) | None => return row::ALL,
+    }
+    if let Some(bytes) = packet.load::<[u64; 4]>(at)
+        && let Some(found) = find_path(tables, head, path_key(bytes), 0)
+    {
+        return found;
+    }
+    if let Some([a, b]) = packet.load::<[u64; 2]>(at)
+        && let Some(found) = find_path(tables, head, path_key([a, b, 0, 0]), 1)
+    {
+        return found;
+    }
+    if let Some(a) = packet.load::<u64>(at)
+        && let Some(found) = find_path(tables, head, path_key([a, 0, 0, 0]), 2)
+    {
+        return found;
+    }
+    let Some(a) = packet.load::<[u8; 4]>(at) else { return row::ANY_PATH };
+    let key = path_key([u64::from(u32::from_ne_bytes(a)), 0, 0, 0]);
+    find_path(tables, head, key, 3).unwrap_or(row::ANY_PATH)
+}
+
+#[inline(always)]
+fn find_path<T: Tables>(
+    tables: &T,
+    head: &Generation,
+    key: [u64; 2],
+    length: usize,
+) -> Option<u32> {
+    find(tables, head, key, Tag::path_prefix(PATH_PREFIX_LENGTHS[length]))
+}
+
+/// Key of up to 32 path bytes: as they are up to 16, folded above. Two prefixes that fold to the
+/// same key cost a record that user space refuses, nothing else.
+#[inline(always)]
+pub const fn path_key(words: [u64; 4]) -> [u64; 2] {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    [words[0] ^ words[2].wrapping_mul(ODD), words[1] ^ words[3].wrapping_mul(ODD)]
+}

@@ -1,0 +1,227 @@
+//! Rule tables: how checked rules lie in memory for the classifier.
+//!
+//! Three ideas keep the cost of a packet independent of the number of rules:
+//!
+//! * Every exact look-up (application address, endpoint, UE address, path prefix) goes to one
+//!   read-only hash table of [`Bucket`]s. It is built by user space, never written by the kernel,
+//!   and lives in an array map: a probe costs a few ns where the kernel's own hash map costs 30.
+//! * Prefixes are probed once per *distinct prefix length*, longest first ([`PrefixMasks`]).
+//!   Shorter prefixes that also apply are folded into the longer one when the tables are built.
+//! * What a packet may match is a [`Row`], a bit per rule, for each dimension (application, UE,
+//!   direction, payload, path); the rules that match are the AND of five rows.
+//!
+//! Two copies of every table exist, in two *slots*. A reload fills the idle slot and then flips
+//! the one word that says which slot is active, which a packet reads once.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{http::HttpMethod, packet::Address};
+
+/// Rules of one generation.
+pub const MAX_RULES: usize = 1024;
+/// Applications of one generation.
+pub const MAX_APPLICATIONS: usize = 1024;
+/// Words of a row.
+pub const ROW_WORDS: usize = MAX_RULES / 64;
+/// Rows of one generation.
+pub const MAX_ROWS: usize = 8192;
+/// Hash buckets of one generation; a power of two.
+pub const MAX_BUCKETS: usize = 16384;
+/// Entries of one bucket.
+pub const BUCKET_ENTRIES: usize = 4;
+/// Distinct prefix lengths per address family and table.
+pub const MAX_PREFIX_LENGTHS: usize = 8;
+/// Words of four port classes: TCP ports, then UDP ports.
+pub const PORT_WORDS: usize = 2 * 65536 / 4;
+/// Copies of each table: one is active, the other is filled by a reload.
+pub const SLOTS: usize = 2;
+
+/// The rules that one value of one dimension allows, a bit a rule.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Row(pub [u64; ROW_WORDS]);
+
+impl Row {
+    /// No rule.
+    pub const NONE: Self = Self([0; ROW_WORDS]);
+    /// Every rule.
+    pub const ALL: Self = Self([u64::MAX; ROW_WORDS]);
+}
+
+/// Numbers of the rows that every generation has. Those of applications, UE prefixes and path
+/// prefixes follow from [`row::FIRST_FREE`] on.
+pub mod row {
+    use super::HttpMethod;
+
+    /// Every rule.
+    pub const ALL: u32 = 0;
+    /// Rules for uplink packets.
+    pub const UPLINK: u32 = 1;
+    /// Rules for downlink packets.
+    pub const DOWNLINK: u32 = 2;
+    /// Rules that need no session.
+    pub const NO_SESSION_NEEDED: u32 = 3;
+    /// Rules for an opened TCP connection.
+    pub const TCP_OPENED: u32 = 4;
+    /// Rules for the first packet of a UDP flow.
+    pub const UDP_FIRST: u32 = 5;
+    /// Rules for any path, and those with a path too short for the table.
+    pub const ANY_PATH: u32 = 6;
+    /// Rules for any UE.
+    pub const ANY_UE: u32 = 7;
+    /// Rules for HTTP requests of one method.
+    #[inline(always)]
+    pub const fn http(method: HttpMethod) -> u32 {
+        7 + method as u32
+    }
+    /// The first number that is free for other rows.
+    pub const FIRST_FREE: u32 = 17;
+}
+
+/// What a hash entry stands for; part of its key. 0 marks an empty entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub u32);
+
+impl Tag {
+    /// An address or prefix at which an application is served -> its address class.
+    /// `length` counts in the IPv4-mapped form, 0 to 128.
+    pub const fn application_prefix(length: u8) -> Self {
+        Self(0x0100 | length as u32)
+    }
+    /// A prefix of UE addresses -> the row of its rules.
+    pub const fn ue_prefix(length: u8) -> Self {
+        Self(0x0200 | length as u32)
+    }
+    /// (address class, port class) -> application.
+    pub const ENDPOINT: Self = Self(0x0300);
+    /// The first `length` bytes of a path -> the row of its rules.
+    pub const fn path_prefix(length: usize) -> Self {
+        Self(0x0400 | length as u32)
+    }
+}
+
+/// The port class that stands for "every port" in an endpoint's key; `| protocol`.
+pub const ANY_PORT: u64 = 0x1_0000;
+
+/// One bucket of the read-only hash table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Bucket {
+    /// Keys.
+    pub keys: [[u64; 2]; BUCKET_ENTRIES],
+    /// [`Tag`]s; 0 for an empty entry. Entries are filled from the front.
+    pub tags: [u32; BUCKET_ENTRIES],
+    /// What is found.
+    pub values: [u32; BUCKET_ENTRIES],
+}
+
+impl Bucket {
+    /// No entry.
+    pub const EMPTY: Self =
+        Self { keys: [[0; 2]; BUCKET_ENTRIES], tags: [0; BUCKET_ENTRIES], values: [0; BUCKET_ENTRIES] };
+}
+
+/// One prefix length that some prefix of a table has.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PrefixMask {
+    /// Bits of the address that count.
+    pub mask: Address,
+    /// The tag under which prefixes of this length are found.
+    pub tag: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// The distinct prefix lengths of one table and address family, longest first.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PrefixMasks {
+    /// How many of `lengths` are used.
+    pub count: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Longest first.
+    pub lengths: [PrefixMask; MAX_PREFIX_LENGTHS],
+}
+
+/// Head of one generation's tables.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Generation {
+    /// Counts up with each set of rules; never 0 once rules are loaded.
+    pub generation: u32,
+    /// 1 when only addresses inside a UE pool are UEs, 0 when every peer of an application is.
+    pub has_ue_pools: u32,
+    /// Seed of the hash table.
+    pub seed: u64,
+    /// Number of buckets minus one.
+    pub bucket_mask: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Where applications are served, IPv4.
+    pub application_v4: PrefixMasks,
+    /// Where applications are served, IPv6.
+    pub application_v6: PrefixMasks,
+    /// UE pools and UE prefixes of rules, IPv4.
+    pub ue_v4: PrefixMasks,
+    /// UE pools and UE prefixes of rules, IPv6.
+    pub ue_v6: PrefixMasks,
+}
+
+/// Set in the value of a UE prefix that lies in a UE pool; the rest is the row.
+pub const IN_UE_POOL: u32 = 1 << 31;
+
+/// One application.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct ApplicationEntry {
+    /// Stable over reloads: a hash of the name.
+    pub id: u32,
+    /// The row of its rules.
+    pub row: u32,
+    /// 1 when one of its rules asks for the first packet of UDP flows.
+    pub tracks_udp: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// What the kernel needs of one rule once it matched.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct RuleEntry {
+    /// Stable over reloads: a hash of the name.
+    pub id: u32,
+    /// Payload bytes to copy, at most [`crate::event::MAX_CAPTURE`].
+    pub capture: u32,
+    /// Suppression window per UE in ns; 0 for none.
+    pub window_ns: u64,
+}
+
+/// One generation's tables, wherever they are: array maps in the kernel, vectors in replay.
+pub trait Tables {
+    /// The head.
+    fn generation(&self) -> Option<&Generation>;
+    /// A hash bucket.
+    fn bucket(&self, index: u32) -> Option<&Bucket>;
+    /// Port classes `index * 4 .. index * 4 + 4`.
+    fn ports(&self, index: u32) -> Option<&[u16; 4]>;
+    /// A row.
+    fn row(&self, index: u32) -> Option<&Row>;
+    /// An application.
+    fn application(&self, index: u32) -> Option<&ApplicationEntry>;
+    /// A rule.
+    fn rule(&self, index: u32) -> Option<&RuleEntry>;
+}

@@ -1,0 +1,180 @@
+//! What the packet path remembers: sessions, flows and suppression windows. The kernel keeps them
+//! in bounded LRU maps, replay and tests in hash maps; the classifier sees only this trait.
+
+use core::cell::Cell;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    counter::{Counter, RuleCounter},
+    event::RecordHeader,
+    packet::Address,
+    parse::Facts,
+};
+
+/// One user of one application.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SessionKey {
+    /// The user.
+    pub ue: Address,
+    /// The application's stable id.
+    pub application: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Segments whose detection a session remembers, to know them when they are sent again.
+pub const RECENT_SEGMENTS: usize = 8;
+
+/// What is known of a session. Several CPUs write it at once: sums go through [`State::add`] and
+/// stay exact, the rest are whole words that are only ever compared. Plain cells, because LLVM has
+/// no atomic loads and stores for the BPF target.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct SessionState {
+    /// When the UE's first packet came, in ns of CLOCK_MONOTONIC; 0 while only the application spoke.
+    pub start_ns: Cell<u64>,
+    /// When the last packet came; coarse (a kernel tick, 1 to 10 ms) where the kernel has 5.11.
+    pub last_ns: Cell<u64>,
+    /// Packets by [`crate::packet::Direction`].
+    pub packets: [Cell<u64>; 2],
+    /// Bytes by [`crate::packet::Direction`].
+    pub bytes: [Cell<u64>; 2],
+    /// Marks of the last segments that matched.
+    pub recent: [Cell<u64>; RECENT_SEGMENTS],
+    /// Packets that matched rules.
+    pub matches: Cell<u64>,
+    /// TCP connections that are open, as far as their SYN was seen; as two's complement.
+    pub open_connections: Cell<u64>,
+    /// Where the next mark goes.
+    pub next_recent: Cell<u64>,
+    /// The generation of rules under which the UE was last checked against the UE pools.
+    pub generation: Cell<u64>,
+}
+
+/// A [`SessionState`] as plain bytes: how it lies in the kernel's map and is read from it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SessionSnapshot {
+    /// See [`SessionState::start_ns`].
+    pub start_ns: u64,
+    /// See [`SessionState::last_ns`].
+    pub last_ns: u64,
+    /// See [`SessionState::packets`].
+    pub packets: [u64; 2],
+    /// See [`SessionState::bytes`].
+    pub bytes: [u64; 2],
+    /// See [`SessionState::recent`].
+    pub recent: [u64; RECENT_SEGMENTS],
+    /// See [`SessionState::matches`].
+    pub matches: u64,
+    /// See [`SessionState::open_connections`].
+    pub open_connections: u64,
+    /// See [`SessionState::next_recent`].
+    pub next_recent: u64,
+    /// See [`SessionState::generation`].
+    pub generation: u64,
+}
+
+// The kernel programs see the map's bytes as either.
+const _: () = assert!(size_of::<SessionState>() == size_of::<SessionSnapshot>());
+
+impl SessionState {
+    /// Whether a segment matched before; if not, it is remembered.
+    #[inline(always)]
+    pub fn seen_before(&self, mark: u64) -> bool {
+        for recent in &self.recent {
+            if recent.get() == mark {
+                return true;
+            }
+        }
+        let next = self.next_recent.get();
+        self.next_recent.set(next.wrapping_add(1));
+        self.recent[next as usize & (RECENT_SEGMENTS - 1)].set(mark);
+        false
+    }
+}
+
+/// One TCP connection or UDP flow.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The user.
+    pub ue: Address,
+    /// The application's address.
+    pub application_address: Address,
+    /// The user's port.
+    pub ue_port: u16,
+    /// The application's port.
+    pub application_port: u16,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowState {
+    /// UDP: when the last packet came, ns, coarse. TCP: the SYN's sequence number.
+    pub mark: u64,
+}
+
+/// A UDP flow that was silent for this long is a new one: RFC 4787 section 4.3 asks NATs to keep
+/// a mapping for at least two minutes.
+pub const UDP_FLOW_IDLE_NS: u64 = 120_000_000_000;
+
+/// The suppression window of one rule and UE.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct SuppressionKey {
+    /// The user.
+    pub ue: Address,
+    /// The rule's stable id.
+    pub rule: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// The packet path's memory, clock, counters and way out.
+pub trait State {
+    /// Precise time in ns of CLOCK_MONOTONIC; dear (28 ns), so only on the matched path.
+    fn now(&self) -> u64;
+    /// The same clock, at most a kernel tick behind; cheap.
+    fn now_coarse(&self) -> u64;
+    /// Adds to a cell that other CPUs add to as well. A method of the memory, because the BPF target
+    /// has the instruction but Rust's `fetch_add` does not compile to it there.
+    fn add(&self, cell: &Cell<u64>, amount: u64);
+    /// Says whose session, flow and suppression windows are meant from here on. The keys lie in the
+    /// memory, not in arguments: BPF's stack has 512 bytes.
+    fn watch(&mut self, flow: FlowKey, application: u32);
+    /// The flow being watched.
+    fn flow(&self) -> &FlowKey;
+    /// The open session of the UE and application.
+    fn session(&self) -> Option<&SessionState>;
+    /// Begins their session; `None` if there is no room.
+    fn create_session(&self, generation: u32) -> Option<&SessionState>;
+    /// Remembers the flow under a mark and gives the mark it had before.
+    fn mark_flow(&self, mark: u64) -> Option<u64>;
+    /// Forgets the flow; whether it was known.
+    fn forget_flow(&self) -> bool;
+    /// Opens the suppression window of a rule and the UE at `now_ns`, unless one is open: then
+    /// `true`. `rule` is the rule's stable id.
+    fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool;
+    /// Adds to a counter.
+    fn count(&self, counter: Counter, amount: u64);
+    /// Adds one to a counter of a rule.
+    fn count_rule(&self, rule: u32, counter: RuleCounter);
+    /// The record of this packet; [`Self::watch`] filled in its flow. `None` never happens.
+    fn record(&mut self) -> Option<&mut RecordHeader>;
+    /// Sends the record with the first `capture` bytes of the payload; whether it found room.
+    fn send(&mut self, facts: &Facts, capture: usize) -> bool;
+}

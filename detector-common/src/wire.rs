@@ -1,0 +1,150 @@
+//! Header layouts as they stand on the wire.
+
+use zerocopy::{
+    FromBytes, Immutable, KnownLayout, Unaligned,
+    byteorder::network_endian::{U16, U32},
+};
+
+/// IEEE 802.3 header.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ethernet {
+    /// Destination MAC.
+    pub destination: [u8; 6],
+    /// Source MAC.
+    pub source: [u8; 6],
+    /// EtherType.
+    pub ethertype: U16,
+}
+
+/// One IEEE 802.1Q tag, after the EtherType that announced it.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct VlanTag {
+    /// Priority, drop eligibility, VLAN id.
+    pub control: U16,
+    /// EtherType of what follows.
+    pub ethertype: U16,
+}
+
+/// IPv4 header without options (RFC 791 section 3.1).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv4 {
+    /// Version and header length in words of four bytes.
+    pub version_ihl: u8,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// Header and payload, in bytes.
+    pub total_length: U16,
+    /// Fragment group.
+    pub identification: U16,
+    /// Flags (3 bits) and offset in units of eight bytes.
+    pub fragment: U16,
+    /// Time to live.
+    pub ttl: u8,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// Header checksum; never looked at (offloaded on local senders).
+    pub checksum: U16,
+    /// Source address.
+    pub source: [u8; 4],
+    /// Destination address.
+    pub destination: [u8; 4],
+}
+
+/// IPv6 header (RFC 8200 section 3).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv6 {
+    /// Version, traffic class, flow label.
+    pub version_class_flow: U32,
+    /// Bytes after this header; 0 in a jumbogram or a BIG TCP super-packet.
+    pub payload_length: U16,
+    /// Type of the next header.
+    pub next_header: u8,
+    /// Hop limit.
+    pub hop_limit: u8,
+    /// Source address.
+    pub source: [u8; 16],
+    /// Destination address.
+    pub destination: [u8; 16],
+}
+
+/// TCP header without options (RFC 9293 section 3.1).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Tcp {
+    /// Source port.
+    pub source: U16,
+    /// Destination port.
+    pub destination: U16,
+    /// Sequence number of the first payload byte (of the SYN, if set).
+    pub sequence: U32,
+    /// Acknowledgement number.
+    pub acknowledgement: U32,
+    /// Header length in words of four bytes (upper half), reserved bits.
+    pub data_offset: u8,
+    /// CWR ECE URG ACK PSH RST SYN FIN.
+    pub flags: u8,
+    /// Receive window.
+    pub window: U16,
+    /// Checksum; partial on local senders.
+    pub checksum: U16,
+    /// Urgent pointer.
+    pub urgent: U16,
+}
+
+/// UDP header (RFC 768).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Udp {
+    /// Source port.
+    pub source: U16,
+    /// Destination port.
+    pub destination: U16,
+    /// Header and payload, in bytes; of one datagram, where GSO joins several.
+    pub length: U16,
+    /// Checksum; partial on local senders.
+    pub checksum: U16,
+}
+
+/// The mandatory part of a GTP-U header (TS 29.281 section 5.1).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Gtpu {
+    /// Version (3 bits), PT, spare, E, S, PN.
+    pub flags: u8,
+    /// Message type; 255 carries a user packet.
+    pub message_type: u8,
+    /// Bytes after the mandatory part. It can lie, and is not trusted.
+    pub length: U16,
+    /// Tunnel endpoint identifier.
+    pub teid: U32,
+}
+
+/// EtherTypes.
+pub mod ethertype {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+    /// IEEE 802.1Q customer tag.
+    pub const VLAN: u16 = 0x8100;
+    /// IEEE 802.1ad service tag.
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+    /// The service tag used before 802.1ad.
+    pub const OLD_SERVICE_VLAN: u16 = 0x9100;
+}
+
+/// TCP flags.
+pub mod tcp_flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Opens a connection.
+    pub const SYN: u8 = 0x02;
+    /// Ends a connection at once.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+}

@@ -1,0 +1,187 @@
+//! What the kernel side remembers: bounded LRU maps, counters, the clock.
+
+use core::cell::Cell;
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_ktime_get_ns, generated::bpf_ktime_get_coarse_ns},
+    macros::map,
+    maps::{LruHashMap, PerCpuArray},
+};
+use detector_common::{
+    counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
+    event::RecordHeader,
+    parse::Facts,
+    rule::{MAX_RULES, SLOTS},
+    state::{FlowKey, FlowState, SessionKey, SessionSnapshot, SessionState, State, SuppressionKey},
+};
+
+use crate::{
+    packet::HookPacket,
+    ring::{self, Scratch},
+    verifier,
+};
+
+// The sizes are the defaults; the agent's `limits` replace them at load time.
+#[map]
+static SESSIONS: LruHashMap<SessionKey, SessionSnapshot> = LruHashMap::with_max_entries(65536, 0);
+#[map]
+static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(65536, 0);
+#[map]
+static SUPPRESSIONS: LruHashMap<SuppressionKey, u64> = LruHashMap::with_max_entries(65536, 0);
+#[map]
+static PACKET_COUNTERS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static RULE_COUNTS: PerCpuArray<[u64; RULE_COUNTERS]> =
+    PerCpuArray::with_max_entries((MAX_RULES * SLOTS) as u32, 0);
+
+/// Set by the agent on kernels that have `bpf_ktime_get_coarse_ns` (Linux 5.11). The verifier
+/// knows the value and never looks at the branch not taken.
+#[unsafe(no_mangle)]
+static COARSE_CLOCK: u8 = 0;
+
+/// The packet path's memory while it judges one packet.
+pub(crate) struct Memory<'a, P> {
+    packet: &'a P,
+    slot: u32,
+    counters: *mut [u64; COUNTERS],
+    scratch: *mut Scratch,
+}
+
+impl<'a, P: HookPacket> Memory<'a, P> {
+    /// `None` never happens: the maps have their one entry.
+    #[inline(always)]
+    pub(crate) fn new(packet: &'a P, slot: u32) -> Option<Self> {
+        Some(Self {
+            packet,
+            slot,
+            counters: PACKET_COUNTERS.get_ptr_mut(0)?,
+            scratch: ring::scratch()?,
+        })
+    }
+}
+
+impl<P: HookPacket> State for Memory<'_, P> {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn now_coarse(&self) -> u64 {
+        // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
+        if unsafe { core::ptr::read_volatile(&raw const COARSE_CLOCK) } == 0 {
+            return self.now();
+        }
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn add(&self, cell: &Cell<u64>, amount: u64) {
+        verifier::atomic_add(cell, amount);
+    }
+
+    #[inline(always)]
+    fn watch(&mut self, flow: FlowKey, application: u32) {
+        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
+        let scratch = unsafe { &mut *self.scratch };
+        scratch.header.flow = flow;
+        scratch.session = SessionKey { ue: flow.ue, application, reserved: 0 };
+    }
+
+    #[inline(always)]
+    fn flow(&self) -> &FlowKey {
+        // SAFETY: as in `watch`.
+        unsafe { &(*self.scratch).header.flow }
+    }
+
+    #[inline(always)]
+    fn session(&self) -> Option<&SessionState> {
+        // SAFETY: as in `watch`.
+        let session = SESSIONS.get_ptr(unsafe { &(*self.scratch).session })?;
+        // SAFETY: a map value of cells: other CPUs write whole words of it, which the CPU does not
+        // tear. An LRU entry that is evicted now is freed only after this program has run (RCU).
+        Some(unsafe { &*session.cast::<SessionState>() })
+    }
+
+    #[inline(always)]
+    fn create_session(&self, generation: u32) -> Option<&SessionState> {
+        // SAFETY: as in `watch`.
+        let scratch = unsafe { &mut *self.scratch };
+        scratch.empty_session.generation = u64::from(generation);
+        // Another CPU may have been first: then its entry counts.
+        let _ = SESSIONS.insert(&scratch.session, &scratch.empty_session, u64::from(BPF_NOEXIST));
+        self.session()
+    }
+
+    #[inline(always)]
+    fn mark_flow(&self, mark: u64) -> Option<u64> {
+        match FLOWS.get_ptr_mut(self.flow()) {
+            Some(flow) => {
+                // SAFETY: a map value; a race between CPUs leaves one of the two marks.
+                let before = unsafe { (*flow).mark };
+                // SAFETY: as above.
+                unsafe { (*flow).mark = mark };
+                Some(before)
+            }
+            None => {
+                let _ = FLOWS.insert(self.flow(), &FlowState { mark }, 0);
+                None
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn forget_flow(&self) -> bool {
+        FLOWS.remove(self.flow()).is_ok()
+    }
+
+    #[inline(always)]
+    fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool {
+        // SAFETY: as in `watch`.
+        let scratch = unsafe { &mut *self.scratch };
+        scratch.suppression = SuppressionKey { ue: scratch.header.flow.ue, rule, reserved: 0 };
+        match SUPPRESSIONS.get_ptr_mut(&scratch.suppression) {
+            Some(opened) => {
+                // SAFETY: a map value; two CPUs that race may both let their match through.
+                if now_ns.wrapping_sub(unsafe { *opened }) < window_ns {
+                    return true;
+                }
+                // SAFETY: as above.
+                unsafe { *opened = now_ns };
+            }
+            None => {
+                let _ = SUPPRESSIONS.insert(&scratch.suppression, &now_ns, 0);
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter, amount: u64) {
+        // SAFETY: this CPU's own counters.
+        unsafe { (*self.counters)[counter as usize] += amount };
+    }
+
+    #[inline(always)]
+    fn count_rule(&self, rule: u32, counter: RuleCounter) {
+        if let Some(counts) = RULE_COUNTS.get_ptr_mut(self.slot * MAX_RULES as u32 + rule) {
+            // SAFETY: this CPU's own counters.
+            unsafe { (*counts)[counter as usize] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn record(&mut self) -> Option<&mut RecordHeader> {
+        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
+        Some(unsafe { &mut (*self.scratch).header })
+    }
+
+    #[inline(always)]
+    fn send(&mut self, facts: &Facts, capture: usize) -> bool {
+        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
+        ring::send(unsafe { &mut *self.scratch }, self.packet, facts, capture)
+    }
+}

@@ -1,0 +1,128 @@
+//! The hooks' contexts as packet bytes.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_md,
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use detector_common::packet::PacketBytes;
+use zerocopy::FromBytes;
+
+use crate::verifier;
+
+/// A packet at a hook.
+pub(crate) trait HookPacket: PacketBytes {
+    /// The device it was seen on.
+    fn ifindex(&self) -> u32;
+
+    /// Copies `length` bytes (1 to what `destination` has room for) from `offset`; whether it could.
+    ///
+    /// # Safety
+    /// `destination` is valid for writing `length` bytes.
+    unsafe fn copy(&self, offset: u32, destination: *mut u8, length: u32) -> bool;
+}
+
+/// A packet at XDP: read in place.
+pub(crate) struct Xdp<'a> {
+    context: &'a XdpContext,
+}
+
+impl<'a> Xdp<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        Self { context }
+    }
+
+    #[inline(always)]
+    fn md(&self) -> *mut xdp_md {
+        self.context.as_ptr().cast()
+    }
+}
+
+impl PacketBytes for Xdp<'_> {
+    #[inline(always)]
+    fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        let offset = verifier::bounded_offset(offset)?;
+        let start = self.context.data() + offset;
+        if start + size_of::<T>() > self.context.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes lie between data and data_end, as just checked, and every bit pattern
+        // is a T (FromBytes).
+        Some(unsafe { (start as *const T).read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.context.data_end() - self.context.data()
+    }
+}
+
+impl HookPacket for Xdp<'_> {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context.
+        unsafe { (*self.md()).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, offset: u32, destination: *mut u8, length: u32) -> bool {
+        // Reads through fragments too (Linux 5.18); direct access would end at the first buffer.
+        // SAFETY: the caller's promise, and the kernel's context.
+        unsafe { bpf_xdp_load_bytes(self.md(), offset, destination.cast(), length) == 0 }
+    }
+}
+
+/// A packet at TC. Only 74 bytes of it are sure to be linear, so it is read through the helper.
+pub(crate) struct Tc<'a> {
+    context: &'a TcContext,
+}
+
+impl<'a> Tc<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a TcContext) -> Self {
+        Self { context }
+    }
+}
+
+impl PacketBytes for Tc<'_> {
+    #[inline(always)]
+    fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        let offset = verifier::bounded_offset(offset)?;
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the destination is as large as said.
+        let done = unsafe {
+            bpf_skb_load_bytes(
+                self.context.as_ptr().cast(),
+                offset as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        // SAFETY: the helper wrote all of it, and every bit pattern is a T (FromBytes).
+        (done == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    #[inline(always)]
+    fn size(&self) -> usize {
+        self.context.len() as usize
+    }
+}
+
+impl HookPacket for Tc<'_> {
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    unsafe fn copy(&self, offset: u32, destination: *mut u8, length: u32) -> bool {
+        let skb = self.context.as_ptr().cast();
+        // SAFETY: the caller's promise, and the kernel's context.
+        unsafe { bpf_skb_load_bytes(skb, offset, destination.cast(), length) == 0 }
+    }
+}
