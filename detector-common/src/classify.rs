@@ -1,6 +1,8 @@
 //! The classifier: packet facts x rule tables x memory -> records. One function for the kernel's
 //! hooks, for replay and for the tests that compare the two.
 
+use core::{hint::black_box, mem::MaybeUninit};
+
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
@@ -11,11 +13,13 @@ use crate::{
     packet::{Address, Direction, Layer, PacketBytes, Protocol},
     parse::{Facts, parse},
     rule::{ApplicationEntry, Generation, IN_UE_POOL, ROW_WORDS, Row, Tables, row},
-    state::{FlowKey, SessionState, State, UDP_FLOW_IDLE_NS},
+    state::{Draft, FlowKey, SessionState, State, UDP_FLOW_IDLE_NS},
+    verifier::{forget, forget_all},
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
 
-/// Parses and judges one packet, and counts it. `ifindex` is the device it was seen on.
+/// Parses and judges one packet, and counts it. `ifindex` is the device it was seen on; `place` is
+/// memory for what the packet says, see [`forget_all`].
 #[inline(always)]
 pub fn inspect<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
@@ -23,11 +27,12 @@ pub fn inspect<P: PacketBytes + ?Sized, T: Tables, S: State>(
     ifindex: u32,
     tables: &T,
     state: &mut S,
+    place: &mut MaybeUninit<Facts>,
 ) {
     state.count(Counter::Packets, 1);
     state.count(Counter::Bytes, packet.size() as u64);
     match parse(packet, layer) {
-        Ok(facts) => judge(packet, &facts, ifindex, tables, state),
+        Ok(facts) => judge(packet, forget_all(facts, place), ifindex, tables, state),
         Err(fault) => state.count(fault.counter(), 1),
     }
 }
@@ -75,6 +80,12 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     if !notices.started && !notices.quiet && matches!(found.kind, PayloadKind::Other) {
         return; // nearly all packets of a watched application
     }
+    let Some(draft) = state.draft() else { return };
+    let found = Found {
+        kind: found.kind,
+        kind_row: forget(found.kind_row, &mut draft.opaque),
+        path_row: forget(found.path_row, &mut draft.opaque),
+    };
     report(&watched, &found, notices, start, head, ifindex, tables, state);
 }
 
@@ -193,7 +204,7 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
     watched: &Watched<'_>,
     tables: &T,
     head: &Generation,
-    state: &S,
+    state: &mut S,
     notices: &mut Notices,
 ) -> Found {
     let facts = watched.facts;
@@ -208,13 +219,15 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
             if facts.payload_length == 0 {
                 return Found::NOTHING;
             }
-            let Some(line) = http::request_line(packet, facts.payload_offset as usize) else {
+            let Some(mut line) = http::request_line(packet, facts.payload_offset as usize) else {
                 return Found::NOTHING;
             };
+            let Some(draft) = state.draft() else { return Found::NOTHING };
+            line.target_offset = forget(line.target_offset, &mut draft.opaque);
             Found {
                 kind: PayloadKind::HttpRequest,
                 kind_row: row::http(line.method),
-                path_row: lookup::path(tables, head, packet, &line),
+                path_row: lookup::path(tables, head, packet, line.target_offset as usize),
             }
         }
     }
@@ -268,7 +281,10 @@ fn follow_connection<S: State>(
 
 /// Puts the record together, finds the rules that match, and sends it if it says anything.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined; a struct of them would live on the BPF stack")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined; a struct of them would live on the BPF stack"
+)]
 fn report<T: Tables, S: State>(
     watched: &Watched<'_>,
     found: &Found,
@@ -280,20 +296,20 @@ fn report<T: Tables, S: State>(
     state: &mut S,
 ) {
     let now = if notices.started { start } else { state.now() };
-    let Some(record) = state.record() else { return };
-    fill_record(record, watched, found, notices, start, now);
-    record.ifindex = ifindex;
-    record.generation = head.generation;
+    let Some(draft) = state.draft() else { return };
+    fill_record(&mut draft.record, watched, found, notices, start, now);
+    draft.record.ifindex = ifindex;
+    draft.record.generation = head.generation;
     let mut capture = 0;
     if !matches!(found.kind, PayloadKind::Other) {
-        let over = collect_rules(record, watched, found, start, tables, head);
-        let any = record.rule_count != 0;
+        let over = collect_rules(draft, watched, found, start, tables, head);
+        let any = draft.record.rule_count != 0;
         state.count(Counter::MatchesOverLimit, u64::from(over));
         if any {
             capture = admit(watched, tables, state, now);
         }
     }
-    let Some(record) = state.record() else { return };
+    let Some(Draft { record, .. }) = state.draft() else { return };
     if record.rule_count == 0 && !notices.started && !notices.quiet {
         return;
     }
@@ -346,36 +362,46 @@ fn fill_record(
 /// were than it has room for.
 #[inline(always)]
 fn collect_rules<T: Tables>(
-    record: &mut RecordHeader,
+    draft: &mut Draft,
     watched: &Watched<'_>,
     found: &Found,
     start: u64,
     tables: &T,
     head: &Generation,
 ) -> u32 {
-    let Some(rows) = rows(watched, found, start, tables, head, record.flow.ue) else { return 0 };
-    let mut count = 0u32;
-    let mut over = 0;
+    let Some([a, b, c, d, e, f]) = rows(watched, found, start, tables, head, draft.record.flow.ue)
+    else {
+        return 0;
+    };
+    draft.over = 0;
     for word in 0..ROW_WORDS {
-        let mut bits = rows.iter().fold(u64::MAX, |bits, row| bits & row.0[word]);
+        let mut bits = a.0[word] & b.0[word] & c.0[word] & d.0[word] & e.0[word] & f.0[word];
         for _ in 0..MAX_MATCHES {
             if bits == 0 {
                 break;
             }
-            let rule = (word as u32) * 64 + bits.trailing_zeros();
+            push_rule(black_box(&mut *draft), (word as u16) * 64 + bits.trailing_zeros() as u16);
             bits &= bits - 1;
-            match record.rules.get_mut(count as usize) {
-                Some(place) => {
-                    *place = rule as u16;
-                    count += 1;
-                }
-                None => over += 1,
-            }
         }
-        over += bits.count_ones();
+        if bits != 0 {
+            black_box(&mut *draft).over += bits.count_ones();
+        }
     }
-    record.rule_count = count as u8;
-    over
+    draft.over
+}
+
+/// Adds a rule to the record. The count stays in memory: the verifier would walk the rest of the
+/// words once for each count that it knew.
+#[inline(always)]
+fn push_rule(draft: &mut Draft, rule: u16) {
+    let count = usize::from(draft.record.rule_count);
+    match draft.record.rules.get_mut(count) {
+        Some(place) => {
+            *place = rule;
+            draft.record.rule_count += 1;
+        }
+        None => draft.over += 1,
+    }
 }
 
 /// The rows whose AND are the rules that match.
@@ -406,12 +432,7 @@ fn rows<'t, T: Tables>(
 /// Counts the record's rules and leaves those in it that may become events now: none if the
 /// segment was sent again, and not those whose window is open. Gives the bytes to capture.
 #[inline(always)]
-fn admit<T: Tables, S: State>(
-    watched: &Watched<'_>,
-    tables: &T,
-    state: &mut S,
-    now: u64,
-) -> usize {
+fn admit<T: Tables, S: State>(watched: &Watched<'_>, tables: &T, state: &mut S, now: u64) -> usize {
     let again = is_retransmission(watched, state);
     if again {
         state.count(Counter::Retransmissions, 1);
@@ -419,7 +440,7 @@ fn admit<T: Tables, S: State>(
     let mut capture = 0;
     let mut kept = 0;
     for index in 0..MAX_MATCHES {
-        let Some(record) = state.record() else { return 0 };
+        let Some(Draft { record, .. }) = state.draft() else { return 0 };
         if again || index >= usize::from(record.rule_count) {
             break;
         }
@@ -430,12 +451,12 @@ fn admit<T: Tables, S: State>(
             state.count_rule(u32::from(rule), RuleCounter::Suppressed);
             continue;
         }
-        let Some(record) = state.record() else { return 0 };
+        let Some(Draft { record, .. }) = state.draft() else { return 0 };
         record.rules[kept % MAX_MATCHES] = rule;
         kept += 1;
         capture = capture.max(entry.capture as usize);
     }
-    if let Some(record) = state.record() {
+    if let Some(Draft { record, .. }) = state.draft() {
         record.rule_count = kept as u8;
     }
     capture
@@ -471,7 +492,7 @@ fn count_lost<S: State>(notices: Notices, state: &mut S) {
         state.count(Counter::NoticeRingFull, 1);
     }
     for index in 0..MAX_MATCHES {
-        let Some(record) = state.record() else { return };
+        let Some(Draft { record, .. }) = state.draft() else { return };
         if index >= usize::from(record.rule_count) {
             return;
         }
