@@ -10,7 +10,6 @@ use crate::{
     event::RecordHeader,
     packet::Address,
     parse::Facts,
-    rule::Row,
 };
 
 /// One user of one application.
@@ -143,10 +142,12 @@ pub struct SuppressionKey {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Draft {
-    /// The rules that may match, while they are being picked.
-    pub candidates: Row,
+    /// Numbers of the rows to AND.
+    pub rows: [u32; 5],
     /// See [`crate::verifier::forget`].
     pub opaque: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Rules that matched beyond those the record has room for.
     pub over: u32,
     /// The record's head; in the kernel the payload follows at once.
