@@ -5,5 +5,6 @@
 //! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
 //! one-box Broker, at the far end.
 
+pub mod broker;
 pub mod detection;
 pub mod rules;
