@@ -140,3 +140,72 @@ fn reporter(output: Output) -> Reporter {
 fn json_line(report: &DeliveryReport) -> String {
     serde_json::to_string(report).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: BrokerArgs,
+    }
+
+    #[test]
+    fn the_default_is_loopback_and_services_repeat() {
+        let cli = Cli::try_parse_from([
+            "broker",
+            "--manifests",
+            "a.yaml",
+            "dir",
+            "--service",
+            "f=http://127.0.0.1:1",
+            "--service",
+            "edge/g=http://127.0.0.1:2",
+            "--output",
+            "json",
+        ])
+        .unwrap();
+        assert!(cli.args.listen.ip().is_loopback());
+        assert_eq!((cli.args.manifests.len(), cli.args.services.len()), (2, 2));
+        assert_eq!(cli.args.output, Output::Json);
+    }
+
+    #[test]
+    fn a_service_that_is_no_name_and_url_is_refused_with_an_example() {
+        let error =
+            Cli::try_parse_from(["broker", "--manifests", "a", "--service", "f"]).unwrap_err();
+        assert!(error.to_string().contains("buy-function=http://127.0.0.1:8090"), "{error}");
+    }
+
+    #[test]
+    fn the_help_says_what_it_is_for() {
+        let help = Cli::try_parse_from(["broker", "--help"]).unwrap_err().to_string();
+        for part in ["one-box", "A cluster runs Knative", "202", "Exit code", "curl"] {
+            assert!(help.contains(part), "{part}: {help}");
+        }
+    }
+
+    async fn refusal(yaml: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a.yaml"), yaml).unwrap();
+        let args = BrokerArgs {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            manifests: vec![dir.path().into()],
+            services: vec![],
+            output: Output::Text,
+        };
+        format!("{:#}", start(&args).await.err().expect("refused"))
+    }
+
+    #[tokio::test]
+    async fn bad_manifests_stop_the_start_with_file_and_line() {
+        let message =
+            refusal("apiVersion: eventing.knative.dev/v1\nkind: Broker\nmeta: {}\n").await;
+        assert!(message.contains("a.yaml:3:1") && message.contains("`meta`"), "{message}");
+        let message = refusal("apiVersion: v1\nkind: Namespace\n").await;
+        assert!(message.contains("no Broker and no Channel"), "{message}");
+    }
+}

@@ -5,7 +5,13 @@
 //! A target inside this process is called directly and answers with the status code its ingress
 //! would give, so that one retry loop serves both kinds of target.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use chrono::{SecondsFormat, Utc};
@@ -45,6 +51,8 @@ struct Shared {
     running: TaskTracker,
     /// No retries from here on.
     stop: CancellationToken,
+    /// Deliveries whose retries `stop` ended.
+    given_up: AtomicUsize,
     /// Ends what still runs when the Broker has waited long enough for it.
     kill: CancellationToken,
 }
@@ -73,7 +81,9 @@ impl Dispatcher {
             .build()?;
         let running = TaskTracker::new();
         let kill = CancellationToken::new();
-        let shared = Shared { topology, client, reporter, fanout_timeout, running, stop, kill };
+        let given_up = AtomicUsize::new(0);
+        let shared =
+            Shared { topology, client, reporter, fanout_timeout, running, stop, given_up, kill };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -81,17 +91,22 @@ impl Dispatcher {
         &self.shared.topology
     }
 
-    /// Waits for the fan-outs that run, at most `grace`; says how many had to be ended.
+    /// Events that are being delivered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.shared.running.len()
+    }
+
+    /// Waits for the fan-outs that run, at most `grace`; says how many deliveries had no end.
     pub(crate) async fn drain(&self, grace: Duration) -> usize {
         let running = &self.shared.running;
         running.close();
-        if tokio::time::timeout(grace, running.wait()).await.is_ok() {
-            return 0;
+        let mut ended = 0;
+        if tokio::time::timeout(grace, running.wait()).await.is_err() {
+            ended = running.len();
+            self.shared.kill.cancel();
+            running.wait().await;
         }
-        let abandoned = running.len();
-        self.shared.kill.cancel();
-        running.wait().await;
-        abandoned
+        ended + self.shared.given_up.load(Ordering::Relaxed)
     }
 
     /// Takes a valid event in at a node and answers as its ingress does. Boxed because replies
@@ -172,6 +187,13 @@ impl Dispatcher {
             },
             Err(failure) => failure,
         };
+        // A sender that went away has no answer and sends again: not a dead letter.
+        if context.give_up.is_cancelled() {
+            self.shared
+                .given_up
+                .fetch_add(usize::from(self.shared.stop.is_cancelled()), Ordering::Relaxed);
+            return false;
+        }
         let Some(sink) = &route.delivery.dead_letter else { return false };
         let dead = with_error(event, &failure);
         self.send(node, route, Leg::DeadLetter, sink, &dead, &context).await.is_ok()

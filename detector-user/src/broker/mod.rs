@@ -7,9 +7,10 @@
 //! out, retry, reply, dead letter) with `filter` and `attempt` -> `report`. Before that, once:
 //! `manifest` and `resource` (YAML) -> `topology` (who gets what).
 //!
-//! Known differences from the real one, all on purpose: events are in memory only and one process
-//! is everything; stopping waits for what runs; there is no TLS, no OIDC, no `cesql`, no
-//! `Retry-After`; a reply that breaks a dead letter sink's rules also gets the error extensions.
+//! Known differences from the real one, all on purpose: one process is everything; stopping waits
+//! for what runs; refusals say why in their body; a dead letter carries the error extensions also
+//! when the error was an answer that is no CloudEvent; no TLS, OIDC, `cesql` or `Retry-After`; a
+//! Channel is reached by path, not by host name.
 
 mod args;
 mod attempt;
@@ -77,10 +78,10 @@ pub struct Broker;
 
 /// A Broker that listens. Dropped, it stops taking events in; [`RunningBroker::shutdown`] also
 /// waits.
-#[derive(Debug)]
 pub struct RunningBroker {
     /// Where it listens.
     pub addr: SocketAddr,
+    dispatcher: Dispatcher,
     stop: CancellationToken,
     server: JoinHandle<usize>,
 }
@@ -100,14 +101,22 @@ impl Broker {
             config.timeouts.fanout,
             stop.clone(),
         )?;
-        let ingress =
-            Ingress { dispatcher, read_timeout: config.timeouts.read, stop: stop.clone() };
+        let ingress = Ingress {
+            dispatcher: dispatcher.clone(),
+            read_timeout: config.timeouts.read,
+            stop: stop.clone(),
+        };
         let server = tokio::spawn(server::serve(listener, ingress, config.timeouts));
-        Ok(RunningBroker { addr, stop, server })
+        Ok(RunningBroker { addr, dispatcher, stop, server })
     }
 }
 
 impl RunningBroker {
+    /// Events that are being delivered right now, also those whose sender has its 202 already.
+    pub fn in_flight(&self) -> usize {
+        self.dispatcher.in_flight()
+    }
+
     /// Takes nothing in any more, waits for deliveries that run, and says how many events had to
     /// be abandoned.
     pub async fn shutdown(mut self) -> usize {
