@@ -7,6 +7,7 @@
 
 pub mod confirm;
 pub mod decode;
+pub mod broker;
 pub mod detection;
 pub mod pipeline;
 pub mod rules;
