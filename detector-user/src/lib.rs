@@ -5,6 +5,8 @@
 //! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
 //! one-box Broker, at the far end.
 
+pub mod attach;
+pub mod cli;
 pub mod detection;
 pub mod rules;
 pub mod source;
