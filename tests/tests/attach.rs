@@ -17,7 +17,7 @@ use aya::{
 use detector_user::attach::{
     Attacher, Changes, Device, DeviceStatus, DeviceWish, Directions, Hook, LinkChange, State,
     Watcher,
-    device::{self, XdpSlotMode},
+    device::{self, XdpSlot, XdpSlotMode},
     plan::{HookPoint, Traffic},
     privileges::{KernelFeatures, Release},
     programs::KernelProgram,
@@ -350,12 +350,15 @@ async fn a_program_that_somebody_detached_is_attached_again() {
     veth();
     let mut attacher = attacher(vec![wish("n6", Hook::Auto, Directions::Receive)]);
     reconcile(&mut attacher).await;
-    let mut bare = facts("n6").await;
-    bare.xdp.clear(); // what a listing shows after `bpftool link detach`
-    let changes = attacher.apply(&[bare], SystemTime::now()).expect("apply");
-    assert!(changes.notices[0].what.contains("XDP native lost its program"), "{changes:?}");
-    assert_eq!(changes.attached.len(), 1);
-    assert_eq!(facts("n6").await.xdp.len(), 1);
+    // What a listing shows after `bpftool link detach`, and after somebody came in our place.
+    let elsewhere = XdpSlot { mode: XdpSlotMode::Native, program_id: u32::MAX };
+    for xdp in [vec![], vec![elsewhere]] {
+        let seen = Device { xdp, ..facts("n6").await };
+        let changes = attacher.apply(&[seen], SystemTime::now()).expect("apply");
+        assert!(changes.notices[0].what.contains("XDP native lost its program"), "{changes:?}");
+        assert_eq!(changes.attached.len(), 1);
+        assert_eq!(facts("n6").await.xdp.len(), 1);
+    }
 }
 
 #[tokio::test]

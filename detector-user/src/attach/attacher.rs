@@ -279,3 +279,15 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The agent runs it in a task of its own.
+    #[test]
+    fn can_live_in_a_spawned_task() {
+        fn spawns<F: Future + Send>(_: impl Fn(Attacher) -> F) {}
+        spawns(|mut attacher| async move { attacher.reconcile().await });
+    }
+}
