@@ -32,15 +32,13 @@ const CHILD: &str = "DETECTOR_TEST_ATTACH_CHILD";
 macro_rules! own_namespace {
     () => {
         if let Err(reason) = own_namespace() {
-            let test = std::thread::current();
-            eprintln!("SKIPPED: attach::{}: {reason}", test.name().unwrap_or("?"));
-            return;
+            testbed::skip!("{reason}");
         }
     };
 }
 
 fn own_namespace() -> Result<(), &'static str> {
-    if !nix::unistd::geteuid().is_root() {
+    if !testbed::root::is_root() {
         return Err("needs root (namespaces, kernel programs)");
     }
     if !Path::new(OBJECT).exists() {
@@ -109,11 +107,8 @@ fn tcx_programs(device: &str, side: TcAttachType) -> Vec<String> {
 
 /// The kernel tells nobody when a process is gone to its last file, nor that a frame was seen.
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within 10 s: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let answer = || Ok(condition().then_some(()));
+    testbed::wait::until(what, Duration::from_secs(10), answer).expect("in time");
 }
 
 fn runs(attacher: &mut Attacher, program: KernelProgram) -> u64 {
