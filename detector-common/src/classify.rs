@@ -1,6 +1,8 @@
 //! The classifier: packet facts x rule tables x memory -> records. One function for the kernel's
 //! hooks, for replay and for the tests that compare the two.
 
+use core::{hint::black_box, mem::MaybeUninit};
+
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
@@ -8,14 +10,16 @@ use crate::{
         PayloadKind, RECORD_VERSION, RecordHeader,
     },
     http, lookup,
-    packet::{Address, Direction, Layer, PacketBytes, Protocol},
+    packet::{Direction, Layer, PacketBytes, Protocol},
     parse::{Facts, parse},
     rule::{ApplicationEntry, Generation, IN_UE_POOL, ROW_WORDS, Row, Tables, row},
-    state::{FlowKey, SessionState, State, UDP_FLOW_IDLE_NS},
+    state::{Draft, FlowKey, SessionState, State, UDP_FLOW_IDLE_NS},
+    verifier::{forget, forget_all},
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
 
-/// Parses and judges one packet, and counts it. `ifindex` is the device it was seen on.
+/// Parses and judges one packet, and counts it. `ifindex` is the device it was seen on; `place` is
+/// memory for what the packet says, see [`forget_all`].
 #[inline(always)]
 pub fn inspect<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
@@ -23,11 +27,12 @@ pub fn inspect<P: PacketBytes + ?Sized, T: Tables, S: State>(
     ifindex: u32,
     tables: &T,
     state: &mut S,
+    place: &mut MaybeUninit<Facts>,
 ) {
     state.count(Counter::Packets, 1);
     state.count(Counter::Bytes, packet.size() as u64);
     match parse(packet, layer) {
-        Ok(facts) => judge(packet, &facts, ifindex, tables, state),
+        Ok(facts) => judge(packet, forget_all(facts, place), ifindex, tables, state),
         Err(fault) => state.count(fault.counter(), 1),
     }
 }
@@ -75,7 +80,13 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     if !notices.started && !notices.quiet && matches!(found.kind, PayloadKind::Other) {
         return; // nearly all packets of a watched application
     }
-    report(&watched, &found, notices, start, head, ifindex, tables, state);
+    let now = if notices.started { start } else { state.now() };
+    let Some(draft) = state.draft() else { return };
+    fill_record(&mut draft.record, &watched, &found, notices, start, now);
+    draft.record.ifindex = ifindex;
+    draft.record.generation = head.generation;
+    draft.rows = rows(&watched, &found, start);
+    report(facts, tables, head, state);
 }
 
 /// Which application a packet belongs to: by its destination (uplink), else its source.
@@ -193,7 +204,7 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
     watched: &Watched<'_>,
     tables: &T,
     head: &Generation,
-    state: &S,
+    state: &mut S,
     notices: &mut Notices,
 ) -> Found {
     let facts = watched.facts;
@@ -208,13 +219,15 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
             if facts.payload_length == 0 {
                 return Found::NOTHING;
             }
-            let Some(line) = http::request_line(packet, facts.payload_offset as usize) else {
+            let Some(mut line) = http::request_line(packet, facts.payload_offset as usize) else {
                 return Found::NOTHING;
             };
+            let Some(draft) = state.draft() else { return Found::NOTHING };
+            line.target_offset = forget(line.target_offset, &mut draft.opaque);
             Found {
                 kind: PayloadKind::HttpRequest,
                 kind_row: row::http(line.method),
-                path_row: lookup::path(tables, head, packet, &line),
+                path_row: lookup::path(tables, head, packet, line.target_offset as usize),
             }
         }
     }
@@ -266,38 +279,27 @@ fn follow_connection<S: State>(
     None
 }
 
-/// Puts the record together, finds the rules that match, and sends it if it says anything.
+/// Finds the rules that match and sends the record if it says anything. All it knows of the packet
+/// it reads from the draft, see [`crate::verifier`].
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined; a struct of them would live on the BPF stack")]
-fn report<T: Tables, S: State>(
-    watched: &Watched<'_>,
-    found: &Found,
-    notices: Notices,
-    start: u64,
-    head: &Generation,
-    ifindex: u32,
-    tables: &T,
-    state: &mut S,
-) {
-    let now = if notices.started { start } else { state.now() };
-    let Some(record) = state.record() else { return };
-    fill_record(record, watched, found, notices, start, now);
-    record.ifindex = ifindex;
-    record.generation = head.generation;
+fn report<T: Tables, S: State>(facts: &Facts, tables: &T, head: &Generation, state: &mut S) {
+    let Some(draft) = state.draft() else { return };
+    let draft = black_box(draft);
+    let notices = draft.record.flags & (FLAG_SESSION_STARTED | FLAG_SESSION_QUIET) != 0;
     let mut capture = 0;
-    if !matches!(found.kind, PayloadKind::Other) {
-        let over = collect_rules(record, watched, found, start, tables, head);
-        let any = record.rule_count != 0;
+    if draft.record.payload_kind != PayloadKind::Other as u8 {
+        let over = collect_rules(draft, tables, head);
+        let any = draft.record.rule_count != 0;
         state.count(Counter::MatchesOverLimit, u64::from(over));
         if any {
-            capture = admit(watched, tables, state, now);
+            capture = admit(facts, tables, state);
         }
     }
-    let Some(record) = state.record() else { return };
-    if record.rule_count == 0 && !notices.started && !notices.quiet {
+    let Some(Draft { record, .. }) = state.draft() else { return };
+    if record.rule_count == 0 && !notices {
         return;
     }
-    if !state.send(watched.facts, capture) {
+    if !state.send(facts, capture) {
         count_lost(notices, state);
     }
 }
@@ -345,97 +347,95 @@ fn fill_record(
 /// ANDs the rows and writes the rules that are left into the record; gives how many more there
 /// were than it has room for.
 #[inline(always)]
-fn collect_rules<T: Tables>(
-    record: &mut RecordHeader,
-    watched: &Watched<'_>,
-    found: &Found,
-    start: u64,
-    tables: &T,
-    head: &Generation,
-) -> u32 {
-    let Some(rows) = rows(watched, found, start, tables, head, record.flow.ue) else { return 0 };
-    let mut count = 0u32;
-    let mut over = 0;
+fn collect_rules<T: Tables>(draft: &mut Draft, tables: &T, head: &Generation) -> u32 {
+    let Some([a, b, c, d, e, f]) = load_rows(draft, tables, head) else { return 0 };
+    draft.over = 0;
     for word in 0..ROW_WORDS {
-        let mut bits = rows.iter().fold(u64::MAX, |bits, row| bits & row.0[word]);
+        let mut bits = a.0[word] & b.0[word] & c.0[word] & d.0[word] & e.0[word] & f.0[word];
         for _ in 0..MAX_MATCHES {
             if bits == 0 {
                 break;
             }
-            let rule = (word as u32) * 64 + bits.trailing_zeros();
+            push_rule(black_box(&mut *draft), (word as u16) * 64 + bits.trailing_zeros() as u16);
             bits &= bits - 1;
-            match record.rules.get_mut(count as usize) {
-                Some(place) => {
-                    *place = rule as u16;
-                    count += 1;
-                }
-                None => over += 1,
-            }
         }
-        over += bits.count_ones();
+        if bits != 0 {
+            black_box(&mut *draft).over += bits.count_ones();
+        }
     }
-    record.rule_count = count as u8;
-    over
+    draft.over
 }
 
-/// The rows whose AND are the rules that match.
+/// Adds a rule to the record. The count stays in memory: the verifier would walk the rest of the
+/// words once for each count that it knew.
 #[inline(always)]
-fn rows<'t, T: Tables>(
-    watched: &Watched<'_>,
-    found: &Found,
-    start: u64,
-    tables: &'t T,
-    head: &Generation,
-    ue: Address,
-) -> Option<[&'t Row; 6]> {
+fn push_rule(draft: &mut Draft, rule: u16) {
+    let count = usize::from(draft.record.rule_count);
+    match draft.record.rules.get_mut(count) {
+        Some(place) => {
+            *place = rule;
+            draft.record.rule_count += 1;
+        }
+        None => draft.over += 1,
+    }
+}
+
+/// Numbers of the rows whose AND, with that of the UE, are the rules that match.
+#[inline(always)]
+fn rows(watched: &Watched<'_>, found: &Found, start: u64) -> [u32; 5] {
     let direction = match watched.direction {
         Direction::Uplink => row::UPLINK,
         Direction::Downlink => row::DOWNLINK,
     };
     let session = if start == 0 { row::NO_SESSION_NEEDED } else { row::ALL };
+    [watched.application.row, direction, found.kind_row, found.path_row, session]
+}
+
+#[inline(always)]
+fn load_rows<'t, T: Tables>(
+    draft: &Draft,
+    tables: &'t T,
+    head: &Generation,
+) -> Option<[&'t Row; 6]> {
     Some([
-        tables.row(watched.application.row)?,
-        tables.row(direction)?,
-        tables.row(found.kind_row)?,
-        tables.row(found.path_row)?,
-        tables.row(session)?,
-        tables.row(lookup::ue(tables, head, ue) & !IN_UE_POOL)?,
+        tables.row(draft.rows[0])?,
+        tables.row(draft.rows[1])?,
+        tables.row(draft.rows[2])?,
+        tables.row(draft.rows[3])?,
+        tables.row(draft.rows[4])?,
+        tables.row(lookup::ue(tables, head, draft.record.flow.ue) & !IN_UE_POOL)?,
     ])
 }
 
 /// Counts the record's rules and leaves those in it that may become events now: none if the
 /// segment was sent again, and not those whose window is open. Gives the bytes to capture.
 #[inline(always)]
-fn admit<T: Tables, S: State>(
-    watched: &Watched<'_>,
-    tables: &T,
-    state: &mut S,
-    now: u64,
-) -> usize {
-    let again = is_retransmission(watched, state);
+fn admit<T: Tables, S: State>(facts: &Facts, tables: &T, state: &mut S) -> usize {
+    let again = is_retransmission(facts, state);
     if again {
         state.count(Counter::Retransmissions, 1);
     }
     let mut capture = 0;
     let mut kept = 0;
     for index in 0..MAX_MATCHES {
-        let Some(record) = state.record() else { return 0 };
+        let Some(Draft { record, .. }) = state.draft() else { return 0 };
         if again || index >= usize::from(record.rule_count) {
             break;
         }
         let rule = record.rules[index];
+        let now = record.time_ns;
         let Some(entry) = tables.rule(u32::from(rule)) else { continue };
         state.count_rule(u32::from(rule), RuleCounter::Matched);
         if entry.window_ns != 0 && state.suppress(entry.id, now, entry.window_ns) {
             state.count_rule(u32::from(rule), RuleCounter::Suppressed);
             continue;
         }
-        let Some(record) = state.record() else { return 0 };
+        let Some(Draft { record, .. }) = state.draft() else { return 0 };
         record.rules[kept % MAX_MATCHES] = rule;
         kept += 1;
         capture = capture.max(entry.capture as usize);
     }
-    if let Some(record) = state.record() {
+    if let Some(Draft { record, .. }) = state.draft() {
         record.rule_count = kept as u8;
     }
     capture
@@ -444,19 +444,20 @@ fn admit<T: Tables, S: State>(
 /// Whether this segment matched before. UDP has no retransmissions that can be told from new
 /// packets, and a SYN sent again was sorted out by its flow.
 #[inline(always)]
-fn is_retransmission<S: State>(watched: &Watched<'_>, state: &S) -> bool {
-    if !matches!(watched.facts.protocol, Protocol::Tcp) || watched.facts.tcp_flags & SYN != 0 {
+fn is_retransmission<S: State>(facts: &Facts, state: &mut S) -> bool {
+    if !matches!(facts.protocol, Protocol::Tcp) || facts.tcp_flags & SYN != 0 {
         return false;
     }
+    let Some(Draft { record, .. }) = state.draft() else { return false };
+    let direction = u64::from(record.direction);
     let Some(session) = state.session() else { return false };
     let flow = state.flow();
     let ports = (u64::from(flow.ue_port) << 48)
         | (u64::from(flow.application_port) << 32)
-        | u64::from(watched.facts.sequence);
+        | u64::from(facts.sequence);
     let address = flow.application_address.0[0] ^ flow.application_address.0[1];
     // Never 0, which marks a free place; the direction, because both ends count on their own.
-    let mark = (ports ^ address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ watched.direction as u64)
-        | (1 << 63);
+    let mark = (ports ^ address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ direction) | (1 << 63);
     if session.seen_before(mark) {
         return true;
     }
@@ -466,12 +467,12 @@ fn is_retransmission<S: State>(watched: &Watched<'_>, state: &S) -> bool {
 
 /// Counts what a full ring buffer lost.
 #[inline(always)]
-fn count_lost<S: State>(notices: Notices, state: &mut S) {
-    if notices.started || notices.quiet {
+fn count_lost<S: State>(notices: bool, state: &mut S) {
+    if notices {
         state.count(Counter::NoticeRingFull, 1);
     }
     for index in 0..MAX_MATCHES {
-        let Some(record) = state.record() else { return };
+        let Some(Draft { record, .. }) = state.draft() else { return };
         if index >= usize::from(record.rule_count) {
             return;
         }

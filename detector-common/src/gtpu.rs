@@ -59,8 +59,7 @@ fn skip_extensions<P: PacketBytes + ?Sized>(
         if next == 0 {
             return Ok(offset);
         }
-        let [words, _, flow, _]: [u8; 4] =
-            packet.load(offset).ok_or(ParseFault::TruncatedGtpu)?;
+        let [words, _, flow, _]: [u8; 4] = packet.load(offset).ok_or(ParseFault::TruncatedGtpu)?;
         if words == 0 {
             return Err(ParseFault::BadGtpuExtension);
         }
@@ -69,8 +68,7 @@ fn skip_extensions<P: PacketBytes + ?Sized>(
         }
         offset += usize::from(words) * 4;
         // The last byte of each extension header is the type of the next one.
-        let [_, _, _, last]: [u8; 4] =
-            packet.load(offset - 4).ok_or(ParseFault::TruncatedGtpu)?;
+        let [_, _, _, last]: [u8; 4] = packet.load(offset - 4).ok_or(ParseFault::TruncatedGtpu)?;
         next = last;
     }
     if next == 0 { Ok(offset) } else { Err(ParseFault::TooManyGtpuExtensions) }

@@ -69,7 +69,7 @@ pub struct RequestLine {
     /// The method.
     pub method: HttpMethod,
     /// Where the request target starts, in bytes from the packet's start.
-    pub target_offset: usize,
+    pub target_offset: u32,
 }
 
 /// Looks for a request line at `offset`. Methods are case-sensitive (RFC 9110 section 9.1).
@@ -77,7 +77,7 @@ pub struct RequestLine {
 pub fn request_line<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> Option<RequestLine> {
     let start: [u8; 8] = packet.load(offset)?;
     let method = method_of(start)?;
-    Some(RequestLine { method, target_offset: offset + method.token().len() + 1 })
+    Some(RequestLine { method, target_offset: (offset + method.token().len() + 1) as u32 })
 }
 
 /// The method whose token and a space these bytes begin with.

@@ -17,6 +17,7 @@ pub mod packet;
 pub mod parse;
 pub mod rule;
 pub mod state;
+pub mod verifier;
 pub mod wire;
 
 #[cfg(test)]

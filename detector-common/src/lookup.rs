@@ -1,9 +1,11 @@
 //! Probing the rule tables: address -> application, UE -> row, path -> row.
 
 use crate::{
-    http::{PATH_PREFIX_LENGTHS, RequestLine},
+    http::PATH_PREFIX_LENGTHS,
     packet::{Address, PacketBytes, Protocol},
-    rule::{ANY_PORT, BUCKET_ENTRIES, Generation, MAX_PREFIX_LENGTHS, PrefixMasks, Tables, Tag, row},
+    rule::{
+        ANY_PORT, BUCKET_ENTRIES, Generation, MAX_PREFIX_LENGTHS, PrefixMasks, Tables, Tag, row,
+    },
 };
 
 /// Hash of a key of the read-only table: two rounds of multiply and xor-shift, as cheap as a
@@ -88,36 +90,35 @@ pub fn ue<T: Tables>(tables: &T, head: &Generation, address: Address) -> u32 {
     find_prefix(tables, head, masks, address).unwrap_or(row::ANY_UE)
 }
 
-/// The row of the rules whose path the request may have.
+/// The row of the rules whose path the request target `at` bytes into the packet may have.
 #[inline(always)]
 pub fn path<T: Tables, P: PacketBytes + ?Sized>(
     tables: &T,
     head: &Generation,
     packet: &P,
-    line: &RequestLine,
+    at: usize,
 ) -> u32 {
-    let at = line.target_offset;
     // A target in absolute or authority form (RFC 9112 section 3.2): user space takes it apart.
-    match packet.load::<[u8; 4]>(at) {
+    match packet.load_payload::<[u8; 4]>(at) {
         Some([b'/', ..]) => {}
         Some(_) | None => return row::ALL,
     }
-    if let Some(bytes) = packet.load::<[u64; 4]>(at)
+    if let Some(bytes) = packet.load_payload::<[u64; 4]>(at)
         && let Some(found) = find_path(tables, head, path_key(bytes), 0)
     {
         return found;
     }
-    if let Some([a, b]) = packet.load::<[u64; 2]>(at)
+    if let Some([a, b]) = packet.load_payload::<[u64; 2]>(at)
         && let Some(found) = find_path(tables, head, path_key([a, b, 0, 0]), 1)
     {
         return found;
     }
-    if let Some(a) = packet.load::<u64>(at)
+    if let Some(a) = packet.load_payload::<u64>(at)
         && let Some(found) = find_path(tables, head, path_key([a, 0, 0, 0]), 2)
     {
         return found;
     }
-    let Some(a) = packet.load::<[u8; 4]>(at) else { return row::ANY_PATH };
+    let Some(a) = packet.load_payload::<[u8; 4]>(at) else { return row::ANY_PATH };
     let key = path_key([u64::from(u32::from_ne_bytes(a)), 0, 0, 0]);
     find_path(tables, head, key, 3).unwrap_or(row::ANY_PATH)
 }

@@ -8,6 +8,12 @@ pub trait PacketBytes {
     /// Copies a `T` from `offset` bytes into the packet; `None` when it does not fit.
     fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T>;
 
+    /// As [`Self::load`], for bytes of the payload: they may lie in a later buffer than the headers,
+    /// so the kernel reads them through a helper, which costs more than a look in place.
+    fn load_payload<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        self.load(offset)
+    }
+
     /// Bytes of the packet as the hook sees it; a super-packet (GSO) counts whole.
     fn size(&self) -> usize;
 }

@@ -268,10 +268,7 @@ mod ipv6_extension {
 #[inline(always)]
 const fn is_ipv6_extension(next_header: u8) -> bool {
     use ipv6_extension::*;
-    matches!(
-        next_header,
-        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY
-    )
+    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
 }
 
 #[inline(always)]

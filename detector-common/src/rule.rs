@@ -37,9 +37,7 @@ pub const PORT_WORDS: usize = 2 * 65536 / 4;
 pub const SLOTS: usize = 2;
 
 /// The rules that one value of one dimension allows, a bit a rule.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Row(pub [u64; ROW_WORDS]);
 
@@ -119,8 +117,11 @@ pub struct Bucket {
 
 impl Bucket {
     /// No entry.
-    pub const EMPTY: Self =
-        Self { keys: [[0; 2]; BUCKET_ENTRIES], tags: [0; BUCKET_ENTRIES], values: [0; BUCKET_ENTRIES] };
+    pub const EMPTY: Self = Self {
+        keys: [[0; 2]; BUCKET_ENTRIES],
+        tags: [0; BUCKET_ENTRIES],
+        values: [0; BUCKET_ENTRIES],
+    };
 }
 
 /// One prefix length that some prefix of a table has.

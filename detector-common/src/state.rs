@@ -13,9 +13,7 @@ use crate::{
 };
 
 /// One user of one application.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SessionKey {
     /// The user.
@@ -101,9 +99,7 @@ impl SessionState {
 }
 
 /// One TCP connection or UDP flow.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowKey {
     /// The user.
@@ -131,9 +127,7 @@ pub struct FlowState {
 pub const UDP_FLOW_IDLE_NS: u64 = 120_000_000_000;
 
 /// The suppression window of one rule and UE.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SuppressionKey {
     /// The user.
@@ -142,6 +136,22 @@ pub struct SuppressionKey {
     pub rule: u32,
     /// Always 0.
     pub reserved: u32,
+}
+
+/// Where a record is put together.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Draft {
+    /// Numbers of the rows to AND.
+    pub rows: [u32; 5],
+    /// See [`crate::verifier::forget`].
+    pub opaque: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Rules that matched beyond those the record has room for.
+    pub over: u32,
+    /// The record's head; in the kernel the payload follows at once.
+    pub record: RecordHeader,
 }
 
 /// The packet path's memory, clock, counters and way out.
@@ -173,8 +183,9 @@ pub trait State {
     fn count(&self, counter: Counter, amount: u64);
     /// Adds one to a counter of a rule.
     fn count_rule(&self, rule: u32, counter: RuleCounter);
-    /// The record of this packet; [`Self::watch`] filled in its flow. `None` never happens.
-    fn record(&mut self) -> Option<&mut RecordHeader>;
+    /// Where the record of this packet is put together; [`Self::watch`] filled in its flow. `None`
+    /// never happens.
+    fn draft(&mut self) -> Option<&mut Draft>;
     /// Sends the record with the first `capture` bytes of the payload; whether it found room.
     fn send(&mut self, facts: &Facts, capture: usize) -> bool;
 }

@@ -4,7 +4,6 @@
 //! Programs come per hook and per what a packet starts with, so that no packet pays for asking.
 #![no_std]
 #![no_main]
-#![expect(missing_docs, reason = "aya's macros make undocumented symbols of documented functions")]
 // For the one instruction in `verifier::atomic_add`; the pinned stable compiler allows it with
 // RUSTC_BOOTSTRAP, which build-std needs anyway.
 #![feature(asm_experimental_arch)]
@@ -63,7 +62,8 @@ fn detector_tc_ip(context: TcContext) -> i32 {
 fn inspect<P: HookPacket>(packet: P, layer: Layer) {
     let Some(tables) = ActiveTables::now() else { return };
     let Some(mut memory) = Memory::new(&packet, tables.slot()) else { return };
-    classify::inspect(&packet, layer, packet.ifindex(), &tables, &mut memory);
+    let place = memory.place();
+    classify::inspect(&packet, layer, packet.ifindex(), &tables, &mut memory, place);
 }
 
 /// Nothing here panics: the verifier would refuse the endless loop.

@@ -1,6 +1,6 @@
 //! What the kernel side remembers: bounded LRU maps, counters, the clock.
 
-use core::cell::Cell;
+use core::{cell::Cell, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -10,10 +10,11 @@ use aya_ebpf::{
 };
 use detector_common::{
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
-    event::RecordHeader,
     parse::Facts,
     rule::{MAX_RULES, SLOTS},
-    state::{FlowKey, FlowState, SessionKey, SessionSnapshot, SessionState, State, SuppressionKey},
+    state::{
+        Draft, FlowKey, FlowState, SessionKey, SessionSnapshot, SessionState, State, SuppressionKey,
+    },
 };
 
 use crate::{
@@ -59,6 +60,14 @@ impl<'a, P: HookPacket> Memory<'a, P> {
             scratch: ring::scratch()?,
         })
     }
+
+    /// Memory for the packet's facts.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> &'static mut MaybeUninit<Facts> {
+        // SAFETY: this CPU's scratch, in a map that lives as long as the program; nothing else
+        // refers to this field.
+        unsafe { &mut (*self.scratch).facts }
+    }
 }
 
 impl<P: HookPacket> State for Memory<'_, P> {
@@ -87,14 +96,14 @@ impl<P: HookPacket> State for Memory<'_, P> {
     fn watch(&mut self, flow: FlowKey, application: u32) {
         // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
         let scratch = unsafe { &mut *self.scratch };
-        scratch.header.flow = flow;
+        scratch.draft.record.flow = flow;
         scratch.session = SessionKey { ue: flow.ue, application, reserved: 0 };
     }
 
     #[inline(always)]
     fn flow(&self) -> &FlowKey {
         // SAFETY: as in `watch`.
-        unsafe { &(*self.scratch).header.flow }
+        unsafe { &(*self.scratch).draft.record.flow }
     }
 
     #[inline(always)]
@@ -142,7 +151,8 @@ impl<P: HookPacket> State for Memory<'_, P> {
     fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool {
         // SAFETY: as in `watch`.
         let scratch = unsafe { &mut *self.scratch };
-        scratch.suppression = SuppressionKey { ue: scratch.header.flow.ue, rule, reserved: 0 };
+        scratch.suppression =
+            SuppressionKey { ue: scratch.draft.record.flow.ue, rule, reserved: 0 };
         match SUPPRESSIONS.get_ptr_mut(&scratch.suppression) {
             Some(opened) => {
                 // SAFETY: a map value; two CPUs that race may both let their match through.
@@ -174,9 +184,9 @@ impl<P: HookPacket> State for Memory<'_, P> {
     }
 
     #[inline(always)]
-    fn record(&mut self) -> Option<&mut RecordHeader> {
+    fn draft(&mut self) -> Option<&mut Draft> {
         // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
-        Some(unsafe { &mut (*self.scratch).header })
+        Some(unsafe { &mut (*self.scratch).draft })
     }
 
     #[inline(always)]

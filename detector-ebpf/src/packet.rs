@@ -56,6 +56,23 @@ impl PacketBytes for Xdp<'_> {
     }
 
     #[inline(always)]
+    fn load_payload<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        let offset = verifier::bounded_offset(offset)?;
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the destination is as large as said.
+        let done = unsafe {
+            bpf_xdp_load_bytes(
+                self.md(),
+                offset as u32,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            )
+        };
+        // SAFETY: the helper wrote all of it, and every bit pattern is a T (FromBytes).
+        (done == 0).then(|| unsafe { value.assume_init() })
+    }
+
+    #[inline(always)]
     fn size(&self) -> usize {
         self.context.data_end() - self.context.data()
     }

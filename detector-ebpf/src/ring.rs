@@ -1,5 +1,7 @@
 //! The ring buffer: one record out, and when to wake the reader.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
@@ -9,7 +11,7 @@ use detector_common::{
     classify::capture_length,
     event::{MAX_CAPTURE, RecordHeader, WAKE_HOLDOFF_NS},
     parse::Facts,
-    state::{SessionKey, SessionSnapshot, SuppressionKey},
+    state::{Draft, SessionKey, SessionSnapshot, SuppressionKey},
 };
 
 use crate::{packet::HookPacket, verifier};
@@ -27,9 +29,11 @@ static WAKE_HOLDOFF: u64 = WAKE_HOLDOFF_NS;
 /// One CPU's place to put a record together: too large for the stack of 512 bytes.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// The record's head; the payload must follow at once.
-    pub(crate) header: RecordHeader,
+    /// Ends with the record's head; the payload must follow at once.
+    pub(crate) draft: Draft,
     payload: [u8; MAX_CAPTURE],
+    /// What the packet says.
+    pub(crate) facts: MaybeUninit<Facts>,
     /// When this CPU last woke the reader.
     last_wake_ns: u64,
     /// Key of the session being watched.
@@ -55,14 +59,14 @@ pub(crate) fn send<P: HookPacket>(
     capture: usize,
 ) -> bool {
     let mut size = RecordHeader::SIZE;
-    scratch.header.captured = 0;
+    scratch.draft.record.captured = 0;
     if let Some(length) = verifier::bounded_length(capture_length(facts, capture), MAX_CAPTURE) {
         // SAFETY: the payload has room for MAX_CAPTURE bytes.
         let copied = unsafe {
             packet.copy(facts.payload_offset, scratch.payload.as_mut_ptr(), length as u32)
         };
         if copied {
-            scratch.header.captured = length as u32;
+            scratch.draft.record.captured = length as u32;
             size += length;
         }
     }
@@ -71,7 +75,9 @@ pub(crate) fn send<P: HookPacket>(
     };
     let flags = wake_up(scratch);
     // SAFETY: header and payload lie together (repr(C), no padding between), `size` is within them.
-    let bytes = unsafe { core::slice::from_raw_parts((&raw const scratch.header).cast::<u8>(), size) };
+    let bytes = unsafe {
+        core::slice::from_raw_parts((&raw const scratch.draft.record).cast::<u8>(), size)
+    };
     EVENTS.output::<[u8]>(bytes, u64::from(flags)).is_ok()
 }
 
@@ -80,7 +86,7 @@ pub(crate) fn send<P: HookPacket>(
 /// that did not wake it waits at most that long, and one that comes after a quiet time none.
 #[inline(always)]
 fn wake_up(scratch: &mut Scratch) -> u32 {
-    let now = scratch.header.time_ns;
+    let now = scratch.draft.record.time_ns;
     // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
     let holdoff = unsafe { core::ptr::read_volatile(&raw const WAKE_HOLDOFF) };
     if now.wrapping_sub(scratch.last_wake_ns) < holdoff {

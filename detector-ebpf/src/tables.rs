@@ -23,7 +23,8 @@ static PORTS: Array<[u16; 4]> = Array::with_max_entries(entries(PORT_WORDS), 0);
 #[map]
 static ROWS: Array<Row> = Array::with_max_entries(entries(MAX_ROWS), 0);
 #[map]
-static APPLICATIONS: Array<ApplicationEntry> = Array::with_max_entries(entries(MAX_APPLICATIONS), 0);
+static APPLICATIONS: Array<ApplicationEntry> =
+    Array::with_max_entries(entries(MAX_APPLICATIONS), 0);
 #[map]
 static RULES: Array<RuleEntry> = Array::with_max_entries(entries(MAX_RULES), 0);
 

@@ -1,4 +1,5 @@
-//! Every place where the compiler and the kernel's verifier disagree, with the reason.
+//! Every place where the compiler and the kernel's verifier disagree, with the reason. What the
+//! shared code needs is in [`detector_common::verifier`].
 
 use core::{cell::Cell, hint::black_box};
 

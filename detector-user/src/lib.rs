@@ -5,6 +5,11 @@
 //! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
 //! one-box Broker, at the far end.
 
+pub mod confirm;
+pub mod decode;
+pub mod broker;
 pub mod detection;
+pub mod pipeline;
 pub mod rules;
+pub mod session;
 pub mod source;

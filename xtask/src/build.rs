@@ -14,7 +14,7 @@ use crate::{env::Env, setup::bpf_linker, shell};
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
 /// Options of `cargo xtask build`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Build the agent and the sample function optimised (the kernel programs always are).
     #[arg(long)]

@@ -2,8 +2,10 @@
 
 mod build;
 mod env;
+mod lint;
 mod setup;
 mod shell;
+mod test;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,13 @@ enum Command {
     Setup,
     /// Build the kernel programs, then the agent and the sample function.
     Build(build::Args),
+    /// Build, then run all tests and say how many passed, failed and were skipped.
+    ///
+    /// Tests that need root (network namespaces, kernel programs) are skipped without it, and
+    /// listed at the end. `--sudo` builds as you and runs only the test programs as root.
+    Test(test::Args),
+    /// Deny every warning: clippy for user space and kernel programs, and the documentation.
+    Lint,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +59,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Build(args) => {
             setup::run(&env)?;
             build::run(&env, &args)?;
+        }
+        Command::Test(args) => {
+            setup::run(&env)?;
+            build::run(&env, &build::Args::default())?;
+            return test::run(&env, &args);
+        }
+        Command::Lint => {
+            setup::run(&env)?;
+            build::kernel_programs(&env)?;
+            lint::run(&env)?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,342 @@
+//! From record to detections: decode, session, confirm. Everything here is called from one thread
+//! and told the time, so that replay gives the same answers as the live agent.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use detector_common::state::SessionKey;
+use uuid::Uuid;
+
+use crate::{
+    confirm::{Refusal, confirm},
+    decode::{DecodeError, Record},
+    detection::{Detection, Session},
+    rules::{
+        compile::stable_id,
+        model::{Application, Rule, RuleSet, Signature},
+    },
+    session::{EndedSession, OpenSession, SessionTable},
+    source::session_map::Sessions,
+};
+
+/// A set of rules as records refer to it.
+pub struct LoadedRules {
+    /// The generation that the packet path writes into records.
+    pub generation: u32,
+    /// The rules.
+    pub set: RuleSet,
+    applications: HashMap<u32, Arc<Application>>,
+}
+
+impl LoadedRules {
+    /// Rules under the generation they were compiled with.
+    pub fn new(generation: u32, set: RuleSet) -> Self {
+        let applications =
+            set.applications.iter().map(|app| (stable_id(&app.name), app.clone())).collect();
+        Self { generation, set, applications }
+    }
+}
+
+/// The current rules and those before: records of the old generation may still be in the ring when
+/// the new one is active.
+#[derive(Clone, Default)]
+pub struct RuleHistory(Arc<Mutex<VecDeque<Arc<LoadedRules>>>>);
+
+impl RuleHistory {
+    const KEPT: usize = 4;
+
+    /// Adds the newest. To be called before the packet path learns of them.
+    pub fn push(&self, rules: LoadedRules) {
+        let mut history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        history.push_front(Arc::new(rules));
+        history.truncate(Self::KEPT);
+    }
+
+    /// Takes back the newest, which the packet path refused.
+    pub fn pop(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    }
+
+    /// The newest.
+    pub fn newest(&self) -> Option<Arc<LoadedRules>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
+    }
+
+    fn generation(&self, generation: u32) -> Option<Arc<LoadedRules>> {
+        let history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        history.iter().find(|rules| rules.generation == generation).cloned()
+    }
+}
+
+/// What the pipeline must be told, because only the outside knows.
+pub trait Outside: Send {
+    /// The wall-clock time of a moment on the packet path's clock.
+    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime;
+    /// The name of a device.
+    fn device(&mut self, ifindex: u32) -> Arc<str>;
+}
+
+/// What became of records; nothing is dropped without a count.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PipelineCounts {
+    /// Records read.
+    pub records: u64,
+    /// Records that could not be decoded, by reason.
+    pub undecodable: HashMap<DecodeError, u64>,
+    /// Records of a generation of rules that is no longer known.
+    pub unknown_generation: u64,
+    /// Matches of a rule that were none after all.
+    pub refused: HashMap<(String, Refusal), u64>,
+    /// Detections, by rule.
+    pub detected: HashMap<String, u64>,
+    /// Sessions that are open.
+    pub sessions_open: u64,
+}
+
+/// Records in, detections out.
+pub struct Pipeline<O> {
+    rules: RuleHistory,
+    sessions: SessionTable,
+    outside: O,
+    counts: PipelineCounts,
+    judged_by: u32,
+}
+
+impl<O: Outside> Pipeline<O> {
+    /// A pipeline without open sessions. For `seed` see [`SessionTable::new`].
+    pub fn new(rules: RuleHistory, seed: Uuid, outside: O) -> Self {
+        Self {
+            rules,
+            sessions: SessionTable::new(seed),
+            outside,
+            counts: PipelineCounts::default(),
+            judged_by: 0,
+        }
+    }
+
+    /// What became of records so far.
+    pub fn counts(&self) -> PipelineCounts {
+        PipelineCounts { sessions_open: self.sessions.len() as u64, ..self.counts.clone() }
+    }
+
+    /// Makes detections of a record.
+    pub fn record(&mut self, bytes: &[u8], read_at: Instant) -> Vec<Detection> {
+        self.counts.records += 1;
+        let record = match Record::decode(bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                *self.counts.undecodable.entry(error).or_default() += 1;
+                return Vec::new();
+            }
+        };
+        let Some(rules) = self.rules.generation(record.generation) else {
+            self.counts.unknown_generation += 1;
+            return Vec::new();
+        };
+        let mut found = self.follow_session(&record, &rules, read_at);
+        for number in &record.rules {
+            if let Some(rule) = rules.set.rules.get(usize::from(*number)) {
+                found.extend(self.match_rule(rule, &record, read_at));
+            }
+        }
+        self.count_detections(&found);
+        found
+    }
+
+    /// Ends the sessions whose time has come.
+    pub fn tick(&mut self, now_ns: u64, kernel: &mut dyn Sessions, now: Instant) -> Vec<Detection> {
+        let mut ended = self.sessions.expire(now_ns, kernel);
+        if let Some(rules) = self.rules.newest()
+            && rules.generation != self.judged_by
+        {
+            self.judged_by = rules.generation;
+            let gone = |app: &Application| !rules.applications.contains_key(&stable_id(&app.name));
+            ended.extend(self.sessions.end_all(gone, kernel));
+        }
+        self.end_sessions(ended, now)
+    }
+
+    /// Ends every session, because the agent stops.
+    pub fn stop(&mut self, kernel: &mut dyn Sessions, now: Instant) -> Vec<Detection> {
+        let ended = self.sessions.end_all(|_| true, kernel);
+        self.end_sessions(ended, now)
+    }
+
+    /// Opens the record's session if it is not, or notes that it fell silent.
+    fn follow_session(
+        &mut self,
+        record: &Record<'_>,
+        rules: &LoadedRules,
+        read_at: Instant,
+    ) -> Vec<Detection> {
+        let Some(start_ns) = record.session_start_ns else { return Vec::new() };
+        let Some(application) = rules.applications.get(&record.session.application) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        // Also when the notice was lost to a full ring: the first record after it opens the session.
+        if self.sessions.get_mut(&record.session, start_ns).is_none() {
+            let before = self.sessions.open(record, start_ns, application.clone());
+            found.extend(before.into_iter().flat_map(|ended| self.end_session(&ended, read_at)));
+            found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
+        }
+        if record.session_quiet {
+            self.sessions.quiet(&record.session, start_ns, record.time_ns);
+        }
+        found
+    }
+
+    fn begin_session(
+        &mut self,
+        key: &SessionKey,
+        start_ns: u64,
+        rules: &LoadedRules,
+        read_at: Instant,
+    ) -> Vec<Detection> {
+        let Some(session) = self.sessions.get_mut(key, start_ns).cloned() else {
+            return Vec::new();
+        };
+        session_rules(&rules.set, &session, &Signature::SessionStarted)
+            .map(|rule| self.session_detection(rule, &session, start_ns, None, read_at))
+            .collect()
+    }
+
+    fn end_sessions(&mut self, ended: Vec<EndedSession>, now: Instant) -> Vec<Detection> {
+        let found: Vec<Detection> =
+            ended.iter().flat_map(|ended| self.end_session(ended, now)).collect();
+        self.count_detections(&found);
+        found
+    }
+
+    fn end_session(&mut self, ended: &EndedSession, read_at: Instant) -> Vec<Detection> {
+        let Some(rules) = self.rules.newest() else { return Vec::new() };
+        session_rules(&rules.set, &ended.session, &Signature::SessionEnded)
+            .map(|rule| {
+                self.session_detection(rule, &ended.session, ended.last_ns, Some(ended), read_at)
+            })
+            .collect()
+    }
+
+    fn session_detection(
+        &mut self,
+        rule: &Arc<Rule>,
+        session: &OpenSession,
+        at_ns: u64,
+        ended: Option<&EndedSession>,
+        read_at: Instant,
+    ) -> Detection {
+        Detection {
+            rule: rule.clone(),
+            time: self.outside.wall_clock(at_ns),
+            device: self.outside.device(session.ifindex),
+            flow: session.flow,
+            session: Some(Session {
+                id: session.id.clone(),
+                started: self.outside.wall_clock(session.start_ns),
+                ended: ended.map(|ended| ended.end),
+            }),
+            http: None,
+            tunnel: session.tunnel,
+            discriminator: session.start_ns,
+            read_at,
+        }
+    }
+
+    fn match_rule(
+        &mut self,
+        rule: &Arc<Rule>,
+        record: &Record<'_>,
+        read_at: Instant,
+    ) -> Option<Detection> {
+        let confirmed = match confirm(rule, record) {
+            Ok(confirmed) => confirmed,
+            Err(reason) => {
+                *self.counts.refused.entry((rule.name.clone(), reason)).or_default() += 1;
+                return None;
+            }
+        };
+        let session = record.session_start_ns.and_then(|start_ns| {
+            let session = self.sessions.get_mut(&record.session, start_ns)?;
+            session.detections += 1;
+            Some((session.id.clone(), start_ns))
+        });
+        Some(Detection {
+            rule: rule.clone(),
+            time: self.outside.wall_clock(record.time_ns),
+            device: self.outside.device(record.ifindex),
+            flow: record.flow,
+            session: session.map(|(id, start_ns)| Session {
+                id,
+                started: self.outside.wall_clock(start_ns),
+                ended: None,
+            }),
+            http: confirmed.http,
+            tunnel: record.tunnel,
+            discriminator: u64::from(record.sequence),
+            read_at,
+        })
+    }
+
+    fn count_detections(&mut self, found: &[Detection]) {
+        for detection in found {
+            *self.counts.detected.entry(detection.rule.name.clone()).or_default() += 1;
+        }
+    }
+}
+
+fn session_rules<'a>(
+    set: &'a RuleSet,
+    session: &'a OpenSession,
+    signature: &'a Signature,
+) -> impl Iterator<Item = &'a Arc<Rule>> {
+    set.rules.iter().filter(move |rule| {
+        rule.signature == *signature
+            && rule.application.name == session.application.name
+            && (rule.ue.is_empty() || rule.ue.iter().any(|ue| ue.contains(&session.flow.ue_ip)))
+    })
+}
+
+/// The live agent's outside: this machine's clocks and devices.
+#[derive(Default)]
+pub struct LiveOutside {
+    names: HashMap<u32, (Arc<str>, Option<Instant>)>,
+}
+
+impl Outside for LiveOutside {
+    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
+        let age = monotonic_now().saturating_sub(monotonic_ns);
+        SystemTime::now() - Duration::from_nanos(age)
+    }
+
+    fn device(&mut self, ifindex: u32) -> Arc<str> {
+        /// A device may be renamed, or its index given to another one.
+        const FRESH: Duration = Duration::from_secs(5);
+        let now = Instant::now();
+        if let Some((name, Some(asked))) = self.names.get(&ifindex)
+            && now.duration_since(*asked) < FRESH
+        {
+            return name.clone();
+        }
+        let name: Arc<str> = match nix::net::if_::if_indextoname(ifindex) {
+            Ok(name) => name.to_string_lossy().into(),
+            // Gone since: its last name, or its number.
+            Err(_) => match self.names.get(&ifindex) {
+                Some((name, _)) => name.clone(),
+                None => format!("ifindex-{ifindex}").into(),
+            },
+        };
+        self.names.insert(ifindex, (name.clone(), Some(now)));
+        name
+    }
+}
+
+/// Now, in ns of CLOCK_MONOTONIC: the clock of `bpf_ktime_get_ns`.
+pub fn monotonic_now() -> u64 {
+    match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
+        Ok(time) => time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64,
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,218 @@
+//! Sessions: the time a user uses an application. The kernel counts their packets; this table
+//! knows who they are and finds out when they end.
+//!
+//! Nothing is swept: each session has one deadline, and when it comes the kernel is asked when the
+//! last packet passed. If that was long enough ago the session has ended, else the deadline moves.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use detector_common::state::{SessionKey, SessionSnapshot};
+use uuid::Uuid;
+
+use crate::{
+    decode::Record,
+    detection::{Flow, SessionEnd, SessionEndReason, Tunnel},
+    rules::model::Application,
+    source::session_map::Sessions,
+};
+
+/// An open session.
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    /// Stable and unique, see [`SessionTable::new`].
+    pub id: String,
+    /// The application used.
+    pub application: Arc<Application>,
+    /// When the UE's first packet passed, in ns of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+    /// The device that saw it.
+    pub ifindex: u32,
+    /// Its first packet's flow.
+    pub flow: Flow,
+    /// Its first packet's tunnel.
+    pub tunnel: Option<Tunnel>,
+    /// Detections so far.
+    pub detections: u64,
+    /// The last packet that was known of, for sessions the kernel has forgotten.
+    seen: SessionSnapshot,
+    quiet: bool,
+}
+
+/// A session that has ended.
+#[derive(Clone, Debug)]
+pub struct EndedSession {
+    /// What it was.
+    pub session: OpenSession,
+    /// What it amounted to.
+    pub end: SessionEnd,
+    /// When its last packet passed, in ns of CLOCK_MONOTONIC.
+    pub last_ns: u64,
+}
+
+/// All open sessions.
+pub struct SessionTable {
+    seed: Uuid,
+    open: HashMap<SessionKey, OpenSession>,
+    deadlines: BinaryHeap<Reverse<(u64, u64, [u8; size_of::<SessionKey>()])>>,
+}
+
+impl SessionTable {
+    /// An empty table. `seed` must differ from boot to boot: a session's id is a hash of it, the UE,
+    /// the application and the start on the monotonic clock.
+    pub fn new(seed: Uuid) -> Self {
+        Self { seed, open: HashMap::new(), deadlines: BinaryHeap::new() }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The session that began at `start_ns`, if it is open.
+    pub fn get_mut(&mut self, key: &SessionKey, start_ns: u64) -> Option<&mut OpenSession> {
+        self.open.get_mut(key).filter(|session| session.start_ns == start_ns)
+    }
+
+    /// Opens the record's session, unless it is open. Gives the one that was open before under the
+    /// same key: the kernel has forgotten it.
+    pub fn open(
+        &mut self,
+        record: &Record<'_>,
+        start_ns: u64,
+        application: Arc<Application>,
+    ) -> Option<EndedSession> {
+        let key = record.session;
+        if self.get_mut(&key, start_ns).is_some() {
+            return None;
+        }
+        let name = format!("{} {} {start_ns}", record.flow.ue_ip, application.name);
+        self.schedule(&key, start_ns, start_ns + nanos(application.session.idle));
+        let session = OpenSession {
+            id: Uuid::new_v5(&self.seed, name.as_bytes()).to_string(),
+            application,
+            start_ns,
+            ifindex: record.ifindex,
+            flow: record.flow,
+            tunnel: record.tunnel,
+            detections: 0,
+            seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
+            quiet: false,
+        };
+        let before = self.open.insert(key, session)?;
+        let seen = before.seen;
+        Some(ended(before, &seen, SessionEndReason::Evicted))
+    }
+
+    /// The session's last TCP connection was closed at `now_ns`: it ends after its linger time.
+    pub fn quiet(&mut self, key: &SessionKey, start_ns: u64, now_ns: u64) {
+        let Some(session) = self.get_mut(key, start_ns) else { return };
+        session.quiet = true;
+        let linger = nanos(session.application.session.linger);
+        self.schedule(key, start_ns, now_ns + linger);
+    }
+
+    /// Looks at the sessions whose deadline has come; gives those that have ended.
+    pub fn expire(&mut self, now_ns: u64, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
+        let mut all = Vec::new();
+        while let Some(Reverse((deadline, start_ns, key))) = self.deadlines.peek().copied() {
+            if deadline > now_ns {
+                break;
+            }
+            self.deadlines.pop();
+            let key: SessionKey = zerocopy::transmute!(key);
+            all.extend(self.check(&key, start_ns, now_ns, kernel));
+        }
+        all
+    }
+
+    /// Ends every session whose application `gone` says is no longer watched, or all of them.
+    pub fn end_all(
+        &mut self,
+        gone: impl Fn(&Application) -> bool,
+        kernel: &mut dyn Sessions,
+    ) -> Vec<EndedSession> {
+        let keys: Vec<SessionKey> = self
+            .open
+            .iter()
+            .filter(|(_, session)| gone(&session.application))
+            .map(|(key, _)| *key)
+            .collect();
+        let end = |key: SessionKey| {
+            let session = self.open.remove(&key)?;
+            let state = current(&session, kernel.get(&key)).unwrap_or(session.seen);
+            kernel.remove(&key);
+            Some(ended(session, &state, SessionEndReason::Stopped))
+        };
+        keys.into_iter().filter_map(end).collect()
+    }
+
+    fn check(
+        &mut self,
+        key: &SessionKey,
+        start_ns: u64,
+        now_ns: u64,
+        kernel: &mut dyn Sessions,
+    ) -> Option<EndedSession> {
+        let session = self.get_mut(key, start_ns)?;
+        let Some(state) = current(session, kernel.get(key)) else {
+            let session = self.open.remove(key)?;
+            let seen = session.seen;
+            return Some(ended(session, &seen, SessionEndReason::Evicted));
+        };
+        session.seen = state;
+        session.quiet &= state.open_connections == 0;
+        let policy = session.application.session;
+        let (wait, reason) = if session.quiet && policy.linger < policy.idle {
+            (policy.linger, SessionEndReason::Closed)
+        } else {
+            (policy.idle, SessionEndReason::Idle)
+        };
+        let deadline = state.last_ns.max(state.start_ns) + nanos(wait);
+        if deadline > now_ns {
+            self.schedule(key, start_ns, deadline);
+            return None;
+        }
+        let session = self.open.remove(key)?;
+        kernel.remove(key);
+        Some(ended(session, &state, reason))
+    }
+
+    fn schedule(&mut self, key: &SessionKey, start_ns: u64, deadline: u64) {
+        self.deadlines.push(Reverse((deadline, start_ns, zerocopy::transmute!(*key))));
+    }
+}
+
+/// The kernel's state of this very session: the same key may have begun anew.
+fn current(session: &OpenSession, state: Option<SessionSnapshot>) -> Option<SessionSnapshot> {
+    state.filter(|state| state.start_ns == session.start_ns)
+}
+
+fn ended(session: OpenSession, state: &SessionSnapshot, reason: SessionEndReason) -> EndedSession {
+    // The coarse clock may be a tick behind the precise one that the start was read from.
+    let last_ns = state.last_ns.max(session.start_ns);
+    EndedSession {
+        end: SessionEnd {
+            duration: Duration::from_nanos(last_ns - session.start_ns),
+            packets: state.packets.iter().sum(),
+            bytes: state.bytes.iter().sum(),
+            detections: session.detections,
+            reason,
+        },
+        last_ns,
+        session,
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}

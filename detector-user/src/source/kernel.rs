@@ -1,0 +1,173 @@
+//! Loads the kernel programs and hands out their maps.
+
+use std::sync::Arc;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use detector_common::counter::{COUNTERS, Counter};
+
+use super::{
+    object::{self, NotBuilt},
+    rule_maps::RuleMaps,
+    session_map::SessionMap,
+};
+
+/// Sizes of what the kernel side remembers, fixed when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLimits {
+    /// Sessions (a UE and an application); 168 bytes each.
+    pub sessions: u32,
+    /// TCP connections and UDP flows; also suppression windows.
+    pub flows: u32,
+    /// Bytes of the ring buffer: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Wake the reader at most once in this many ns and CPU; `None` for the built-in 250 us.
+    pub wake_holdoff_ns: Option<u64>,
+}
+
+impl Default for KernelLimits {
+    fn default() -> Self {
+        Self { sessions: 65536, flows: 65536, ring_bytes: 4 << 20, wake_holdoff_ns: None }
+    }
+}
+
+/// The kernel side could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// See [`NotBuilt`].
+    #[error(transparent)]
+    NotBuilt(#[from] NotBuilt),
+    /// The kernel or aya refused.
+    #[error("the kernel programs could not be loaded; {hint}")]
+    Refused {
+        /// What usually helps.
+        hint: &'static str,
+        /// What was said.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
+    /// The object lacks a map: built from another version of the source.
+    #[error(
+        "the kernel object has no map {0}: it was built from another version; run `cargo xtask build`"
+    )]
+    MissingMap(&'static str),
+    /// A map could not be used.
+    #[error("map {name}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// What was said.
+        #[source]
+        source: MapError,
+    },
+}
+
+/// The loaded kernel side: the programs and their maps.
+pub struct Kernel {
+    /// The programs, for attaching.
+    pub ebpf: Ebpf,
+    /// The rule tables.
+    pub rules: RuleMaps,
+    /// The session table.
+    pub sessions: SessionMap,
+    /// The packet counters.
+    pub counters: PacketCounters,
+    /// The ring buffer.
+    pub ring: RingBuf<MapData>,
+}
+
+impl Kernel {
+    /// Loads the object that was built into this library.
+    ///
+    /// # Errors
+    /// Without privileges, on a kernel before 5.8, or when the object was not built.
+    pub fn load(limits: KernelLimits) -> Result<Self, LoadError> {
+        Self::load_object(object::embedded()?, limits)
+    }
+
+    /// Loads an object.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_object(object: &[u8], limits: KernelLimits) -> Result<Self, LoadError> {
+        let coarse_clock = u8::from(has_coarse_clock());
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries("SESSIONS", limits.sessions)
+            .map_max_entries("FLOWS", limits.flows)
+            .map_max_entries("SUPPRESSIONS", limits.flows)
+            .map_max_entries("EVENTS", limits.ring_bytes)
+            .override_global("COARSE_CLOCK", &coarse_clock, true);
+        if let Some(holdoff) = limits.wake_holdoff_ns.as_ref() {
+            loader.override_global("WAKE_HOLDOFF", holdoff, true);
+        }
+        let mut ebpf = loader.load(object).map_err(refused)?;
+        Ok(Self {
+            rules: RuleMaps::take(&mut ebpf)?,
+            sessions: SessionMap::take(&mut ebpf)?,
+            counters: PacketCounters::take(&mut ebpf)?,
+            ring: take(&mut ebpf, "EVENTS")?,
+            ebpf,
+        })
+    }
+}
+
+fn refused(source: aya::EbpfError) -> LoadError {
+    let hint = if nix::unistd::geteuid().is_root() {
+        "Detector needs Linux 5.8 or later with BPF enabled"
+    } else {
+        "run it as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    };
+    LoadError::Refused { hint, source: Box::new(source) }
+}
+
+/// Takes a map out of the object.
+pub(super) fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(LoadError::MissingMap(name))?;
+    M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+/// `bpf_ktime_get_coarse_ns` came with Linux 5.11.
+fn has_coarse_clock() -> bool {
+    aya::util::KernelVersion::current()
+        .is_ok_and(|version| version >= aya::util::KernelVersion::new(5, 11, 0))
+}
+
+/// The packet counters, summed over CPUs when read.
+#[derive(Clone)]
+pub struct PacketCounters {
+    map: Arc<PerCpuArray<MapData, [u64; COUNTERS]>>,
+}
+
+impl PacketCounters {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+        Ok(Self { map: Arc::new(take(ebpf, "PACKET_COUNTERS")?) })
+    }
+
+    /// All counters, in the order of [`Counter::ALL`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to read the map.
+    pub fn read(&self) -> Result<[u64; COUNTERS], MapError> {
+        let mut sum = [0; COUNTERS];
+        for cpu in self.map.get(&0, 0)?.iter() {
+            for (sum, value) in sum.iter_mut().zip(cpu) {
+                *sum += value;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// One counter.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn get(&self, counter: Counter) -> Result<u64, MapError> {
+        Ok(self.read()?[counter as usize])
+    }
+}

@@ -1,0 +1,206 @@
+//! The classifier in software: the same code and the same record bytes as the kernel programs,
+//! over tables and hash maps in this process. For tests that compare the two, and for replay.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    mem::MaybeUninit,
+};
+
+use detector_common::{
+    classify::{self, capture_length},
+    counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
+    packet::{Address, Layer},
+    parse::Facts,
+    state::{Draft, FlowKey, SessionKey, SessionSnapshot, SessionState, State},
+};
+use elsa::FrozenMap;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::session_map::Sessions;
+use crate::rules::table::TableImage;
+
+/// A software classifier: rule tables and everything the packet path remembers.
+pub struct SoftwareClassifier {
+    tables: TableImage,
+    memory: Memory,
+}
+
+struct Memory {
+    now_ns: u64,
+    sessions: FrozenMap<SessionKey, Box<SessionState>>,
+    flows: RefCell<HashMap<FlowKey, u64>>,
+    /// When the window of a UE and rule opened.
+    suppressions: HashMap<(Address, u32), u64>,
+    counters: [Cell<u64>; COUNTERS],
+    rule_counts: RefCell<HashMap<u32, [u64; RULE_COUNTERS]>>,
+    draft: Draft,
+    session: SessionKey,
+    sent: Vec<Vec<u8>>,
+}
+
+impl SoftwareClassifier {
+    /// A classifier that has seen nothing yet.
+    pub fn new(tables: TableImage) -> Self {
+        Self {
+            tables,
+            memory: Memory {
+                now_ns: 0,
+                sessions: FrozenMap::new(),
+                flows: RefCell::default(),
+                suppressions: HashMap::new(),
+                counters: std::array::from_fn(|_| Cell::new(0)),
+                rule_counts: RefCell::default(),
+                draft: Draft::new_zeroed(),
+                session: SessionKey::new_zeroed(),
+                sent: Vec::new(),
+            },
+        }
+    }
+
+    /// Replaces the rules, as a reload does.
+    pub fn swap(&mut self, tables: TableImage) {
+        self.tables = tables;
+    }
+
+    /// Judges one packet seen at `now_ns` (any monotonic clock); gives the record it caused.
+    pub fn inspect(
+        &mut self,
+        packet: &[u8],
+        layer: Layer,
+        ifindex: u32,
+        now_ns: u64,
+    ) -> Option<Vec<u8>> {
+        self.memory.now_ns = now_ns;
+        let mut judging = Judging { memory: &mut self.memory, packet };
+        let mut place = MaybeUninit::uninit();
+        classify::inspect(packet, layer, ifindex, &self.tables, &mut judging, &mut place);
+        self.memory.sent.pop()
+    }
+
+    /// A packet counter.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.memory.counters[counter as usize].get()
+    }
+
+    /// A counter of the rule with this number in the tables.
+    pub fn rule_counter(&self, rule: u32, counter: RuleCounter) -> u64 {
+        self.memory.rule_counts.borrow().get(&rule).map_or(0, |counts| counts[counter as usize])
+    }
+
+    /// A session as it stands.
+    pub fn session(&self, key: &SessionKey) -> Option<SessionSnapshot> {
+        self.memory.sessions.get(key).map(snapshot)
+    }
+}
+
+impl Sessions for SoftwareClassifier {
+    fn get(&self, key: &SessionKey) -> Option<SessionSnapshot> {
+        self.session(key)
+    }
+    fn remove(&mut self, key: &SessionKey) {
+        self.memory.sessions.as_mut().remove(key);
+    }
+    fn keys(&mut self) -> Vec<SessionKey> {
+        self.memory.sessions.as_mut().keys().copied().collect()
+    }
+}
+
+fn snapshot(state: &SessionState) -> SessionSnapshot {
+    let pair = |cells: &[Cell<u64>; 2]| [cells[0].get(), cells[1].get()];
+    SessionSnapshot {
+        start_ns: state.start_ns.get(),
+        last_ns: state.last_ns.get(),
+        packets: pair(&state.packets),
+        bytes: pair(&state.bytes),
+        recent: std::array::from_fn(|n| state.recent[n].get()),
+        matches: state.matches.get(),
+        open_connections: state.open_connections.get(),
+        next_recent: state.next_recent.get(),
+        generation: state.generation.get(),
+    }
+}
+
+/// The memory while it judges one packet.
+struct Judging<'a> {
+    memory: &'a mut Memory,
+    packet: &'a [u8],
+}
+
+impl State for Judging<'_> {
+    fn now(&self) -> u64 {
+        self.memory.now_ns
+    }
+
+    fn now_coarse(&self) -> u64 {
+        self.memory.now_ns
+    }
+
+    fn add(&self, cell: &Cell<u64>, amount: u64) {
+        cell.set(cell.get().wrapping_add(amount));
+    }
+
+    fn watch(&mut self, flow: FlowKey, application: u32) {
+        self.memory.draft.record.flow = flow;
+        self.memory.session = SessionKey { ue: flow.ue, application, reserved: 0 };
+    }
+
+    fn flow(&self) -> &FlowKey {
+        &self.memory.draft.record.flow
+    }
+
+    fn session(&self) -> Option<&SessionState> {
+        self.memory.sessions.get(&self.memory.session)
+    }
+
+    fn create_session(&self, generation: u32) -> Option<&SessionState> {
+        let state = SessionState::default();
+        state.generation.set(u64::from(generation));
+        Some(self.memory.sessions.insert(self.memory.session, Box::new(state)))
+    }
+
+    fn mark_flow(&self, mark: u64) -> Option<u64> {
+        self.memory.flows.borrow_mut().insert(self.memory.draft.record.flow, mark)
+    }
+
+    fn forget_flow(&self) -> bool {
+        self.memory.flows.borrow_mut().remove(&self.memory.draft.record.flow).is_some()
+    }
+
+    fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool {
+        let key = (self.memory.draft.record.flow.ue, rule);
+        let open = self
+            .memory
+            .suppressions
+            .get(&key)
+            .is_some_and(|opened| now_ns.wrapping_sub(*opened) < window_ns);
+        if !open {
+            self.memory.suppressions.insert(key, now_ns);
+        }
+        open
+    }
+
+    fn count(&self, counter: Counter, amount: u64) {
+        let cell = &self.memory.counters[counter as usize];
+        cell.set(cell.get() + amount);
+    }
+
+    fn count_rule(&self, rule: u32, counter: RuleCounter) {
+        self.memory.rule_counts.borrow_mut().entry(rule).or_default()[counter as usize] += 1;
+    }
+
+    fn draft(&mut self) -> Option<&mut Draft> {
+        Some(&mut self.memory.draft)
+    }
+
+    fn send(&mut self, facts: &Facts, capture: usize) -> bool {
+        let start = facts.payload_offset as usize;
+        let length = capture_length(facts, capture);
+        let payload = self.packet.get(start..start + length).unwrap_or_default();
+        self.memory.draft.record.captured = payload.len() as u32;
+        let mut record = self.memory.draft.record.as_bytes().to_vec();
+        record.extend_from_slice(payload);
+        self.memory.sent.push(record);
+        true
+    }
+}

@@ -1,0 +1,6 @@
+//! What several kernel tests share.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+pub(crate) mod frames;
+pub(crate) mod kernel;
+pub(crate) mod rules;

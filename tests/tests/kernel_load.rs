@@ -1,0 +1,27 @@
+//! The kernel programs are accepted by this machine's verifier.
+
+use aya::programs::Program;
+use detector_user::source::kernel::{Kernel, KernelLimits};
+
+/// Linux gives up at a million verified instructions; half of that leaves room for older verifiers.
+const BUDGET: u32 = 500_000;
+
+#[test]
+fn every_program_passes_the_verifier_within_half_its_budget() {
+    let mut kernel = Kernel::load(KernelLimits::default()).expect("maps are made");
+    for (name, program) in kernel.ebpf.programs_mut() {
+        let info = match program {
+            Program::Xdp(program) => {
+                program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+                program.info()
+            }
+            Program::SchedClassifier(program) => {
+                program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
+                program.info()
+            }
+            _ => panic!("{name}: neither XDP nor TC"),
+        };
+        let walked = info.expect("info").verified_instruction_count().expect("Linux 5.16");
+        assert!(walked < BUDGET, "{name}: {walked} verified instructions");
+    }
+}
