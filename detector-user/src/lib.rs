@@ -8,6 +8,8 @@
 pub mod confirm;
 pub mod decode;
 pub mod broker;
+pub mod attach;
+pub mod cli;
 pub mod detection;
 pub mod pipeline;
 pub mod rules;

@@ -1,0 +1,3 @@
+//! The commands of `detector`.
+
+pub mod devices;
