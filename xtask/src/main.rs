@@ -1,6 +1,7 @@
 //! The commands a contributor types: `cargo xtask --help`.
 
 mod build;
+mod demo;
 mod env;
 mod lint;
 mod setup;
@@ -38,6 +39,14 @@ enum Command {
     /// Tests that need root (network namespaces, kernel programs) are skipped without it, and
     /// listed at the end. `--sudo` builds as you and runs only the test programs as root.
     Test(test::Args),
+    /// Watch a button press become packets through N6, an event, and a function call. Needs root.
+    ///
+    /// Makes network namespaces for users, UPF and data network, starts the application, the
+    /// function, the local Broker and the agent, lets five users act at once over IPv4 and IPv6,
+    /// and prints what each hop saw and how long it took. Exit code 0 only when the function got
+    /// exactly the expected events, each with the right user. Everything is taken down again, also
+    /// on Ctrl-C.
+    Demo(demo::Args),
     /// Deny every warning: clippy for user space and kernel programs, and the documentation.
     Lint,
 }
@@ -64,6 +73,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
             setup::run(&env)?;
             build::run(&env, &build::Args::default())?;
             return test::run(&env, &args);
+        }
+        Command::Demo(args) => {
+            demo::prepare(&args)?;
+            setup::run(&env)?;
+            build::run(&env, &build::Args::default())?;
+            return demo::run(&env, &args);
         }
         Command::Lint => {
             setup::run(&env)?;
