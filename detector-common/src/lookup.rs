@@ -10,18 +10,21 @@ use crate::{
 
 /// Hash of a key of the read-only table: two rounds of multiply and xor-shift, as cheap as a
 /// probe can be. The seed is chosen by user space so that no bucket overflows.
+///
+/// A product's high half depends on every bit below it, its low half on few: so each word is folded
+/// before it is multiplied, and the high half is the hash.
 #[inline(always)]
-pub const fn hash(seed: u64, key: [u64; 2], tag: Tag) -> u64 {
-    let mut h = (key[0] ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    h ^= h >> 32;
-    h = (h ^ key[1] ^ ((tag.0 as u64) << 48)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    h ^ (h >> 32)
+pub const fn hash(seed: u64, key: [u64; 2], tag: Tag) -> u32 {
+    let mut h = (key[0] ^ (key[0] >> 32) ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    h ^= (h >> 32) ^ key[1] ^ ((tag.0 as u64) << 40);
+    h = (h ^ (h >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (h >> 32) as u32
 }
 
 /// The value of a key.
 #[inline(always)]
 pub fn find<T: Tables>(tables: &T, head: &Generation, key: [u64; 2], tag: Tag) -> Option<u32> {
-    let index = hash(head.seed, key, tag) as u32 & head.bucket_mask;
+    let index = hash(head.seed, key, tag) & head.bucket_mask;
     let bucket = tables.bucket(index)?;
     for entry in 0..BUCKET_ENTRIES {
         if bucket.tags[entry] == 0 {

@@ -70,8 +70,22 @@ pub struct Changes {
 impl Attacher {
     /// Loads the programs of `ebpf` (unless they are) and attaches nothing yet. Of wishes that
     /// fit the same device, the first counts.
-    pub fn new(mut ebpf: Ebpf, wishes: Vec<DeviceWish>) -> Result<Self, AttachError> {
-        let kernel = KernelFeatures::detect().map_err(AttachError::Kernel)?;
+    ///
+    /// # Errors
+    /// When the kernel refuses a program.
+    pub fn new(ebpf: Ebpf, wishes: Vec<DeviceWish>) -> Result<Self, AttachError> {
+        Self::on(KernelFeatures::detect().map_err(AttachError::Kernel)?, ebpf, wishes)
+    }
+
+    /// The same, told what the kernel can do; less than it can is always possible.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn on(
+        kernel: KernelFeatures,
+        mut ebpf: Ebpf,
+        wishes: Vec<DeviceWish>,
+    ) -> Result<Self, AttachError> {
         programs::load(&mut ebpf, &kernel)?;
         Ok(Self { places: BTreeMap::new(), missing: BTreeSet::new(), wishes, kernel, ebpf })
     }
@@ -263,5 +277,17 @@ impl Place {
             traffic: Some(traffic),
             state,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The agent runs it in a task of its own.
+    #[test]
+    fn can_live_in_a_spawned_task() {
+        fn spawns<F: Future + Send>(_: impl Fn(Attacher) -> F) {}
+        spawns(|mut attacher| async move { attacher.reconcile().await });
     }
 }

@@ -107,30 +107,33 @@ pub fn plan(
     }
 }
 
-/// What `traffic` of this device is, on a user plane.
+/// What `traffic` of this device is, on a user plane, in a sentence.
 pub fn sees(device: &Device, traffic: Traffic) -> String {
-    let name = &device.name;
-    let uplink_here = match (device.layer, traffic) {
-        // N6 between two machines: the UPF sends uplink into it, the application's side
-        // receives it from there.
-        (Layer::Ethernet, Traffic::Sent) => "uplink on the UPF's own N6 device",
-        (Layer::Ethernet, Traffic::Received) => "uplink on the application's side of N6",
-        (Layer::Ip, Traffic::Received) => "uplink on a UPF's tun or gtp device",
-        (Layer::Ip, Traffic::Sent) => "uplink on a UE's tun device",
-        (Layer::Other(_), Traffic::Received | Traffic::Sent) => "nothing Detector can read",
-    };
-    let downlink_here = match (device.layer, traffic) {
-        (Layer::Ethernet, Traffic::Sent) => ", downlink on the application's side of N6",
-        (Layer::Ethernet, Traffic::Received) => ", downlink on the UPF's own N6 device",
-        (Layer::Ip, Traffic::Received) => ", downlink on a UE's tun device",
-        (Layer::Ip, Traffic::Sent) => ", downlink on a UPF's tun or gtp device",
-        (Layer::Other(_), Traffic::Received | Traffic::Sent) => "",
-    };
     let verb = match traffic {
         Traffic::Received => "receives",
         Traffic::Sent => "sends",
     };
-    format!("what {name} {verb}: {uplink_here}{downlink_here}")
+    format!("what {} {verb}: {}", device.name, meaning(device.layer, traffic))
+}
+
+/// What received and sent packets are, on a user plane. Across N6 the UPF sends uplink, which the
+/// application's side receives; out of its tun or gtp device a UPF's stack receives uplink.
+pub const fn meaning(layer: Layer, traffic: Traffic) -> &'static str {
+    match (layer, traffic) {
+        (Layer::Ethernet, Traffic::Received) => {
+            "downlink on the UPF's own N6 device, uplink on the application's side of N6"
+        }
+        (Layer::Ethernet, Traffic::Sent) => {
+            "uplink on the UPF's own N6 device, downlink on the application's side of N6"
+        }
+        (Layer::Ip, Traffic::Received) => {
+            "uplink on a UPF's tun or gtp device, downlink on a UE's tun device"
+        }
+        (Layer::Ip, Traffic::Sent) => {
+            "downlink on a UPF's tun or gtp device, uplink on a UE's tun device"
+        }
+        (Layer::Other(_), Traffic::Received | Traffic::Sent) => "nothing Detector can read",
+    }
 }
 
 fn receive(device: &Device, hook: Hook, kernel: &KernelFeatures) -> Part {

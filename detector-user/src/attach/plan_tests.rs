@@ -137,8 +137,8 @@ fn says_which_way_the_user_s_packets_go() {
     let n6 = device(Layer::Ethernet, 1500);
     assert_eq!(
         sees(&n6, Traffic::Received),
-        "what n6 receives: uplink on the application's side of N6, downlink on the UPF's own N6 \
-         device"
+        "what n6 receives: downlink on the UPF's own N6 device, uplink on the application's side \
+         of N6"
     );
     assert_eq!(
         sees(&n6, Traffic::Sent),

@@ -17,7 +17,7 @@ use super::{
 /// For a laptop, a demo or a one-box site: events are held in memory only, and everything is one
 /// process. A cluster runs Knative Eventing instead; manifests and senders stay the same.
 ///
-/// Senders POST CloudEvents to http://LISTEN/<namespace>/<broker>. Each Trigger's filter decides
+/// Senders POST CloudEvents to http://LISTEN/NAMESPACE/BROKER. Each Trigger's filter decides
 /// whether its subscriber gets the event. The answer 202 comes after every subscriber has answered
 /// (or at once, with the annotation messaging.knative.dev/async-handler: "true" on the Broker).
 /// Failed deliveries are retried as the `delivery` spec says; by default 10 times, doubling from
@@ -77,7 +77,7 @@ pub async fn run(args: BrokerArgs) -> anyhow::Result<()> {
     }
     eprintln!("Stopping: no more events are taken in.");
     match broker.shutdown().await {
-        0 => eprintln!("Stopped; nothing was under way."),
+        0 => eprintln!("Stopped; nothing was lost."),
         abandoned => eprintln!("Stopped; {abandoned} deliveries did not end in time and are lost."),
     }
     Ok(())

@@ -119,13 +119,12 @@ impl Answer {
     }
 
     fn no_answer(error: &(dyn std::error::Error + 'static)) -> Self {
-        // reqwest keeps the telling part ("connection refused") in the chain.
-        let mut reason = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            reason = format!("{reason}: {cause}");
-            source = cause.source();
+        // The innermost cause is the telling one: "Connection refused", "operation timed out".
+        let mut cause = error;
+        while let Some(source) = cause.source() {
+            cause = source;
         }
+        let reason = cause.to_string();
         let body = format!("dispatch error: {reason}").into();
         Self::Failed { status: None, reason, body }
     }

@@ -185,8 +185,17 @@ fn parse<T: DeserializeOwned>(place: &Place, text: &str) -> Result<T, ManifestEr
         line: error.location().map_or(place.line as u64, |at| at.line()),
         column: error.location().map_or(1, |at| at.column()),
         field: std::mem::take(&mut field),
-        message: error.to_string(),
+        message: message(&error),
     })
+}
+
+/// The parser's words without the place, which stands before them already, and the lines around.
+fn message(error: &serde_saphyr::Error) -> String {
+    let full = error.to_string();
+    let snippet = full.split_once("-->").and_then(|(_, rest)| rest.split_once('\n'));
+    let words = error.without_snippet().to_string();
+    let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+    snippet.map_or(words.to_owned(), |(_place, lines)| format!("{words}\n{lines}"))
 }
 
 /// The documents of a file, each with its first line. A line that begins with `---` is a marker

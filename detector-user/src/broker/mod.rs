@@ -5,7 +5,7 @@
 //!
 //! The modules stand in an event's order: `ingress` (what a sender is told) -> `dispatch` (fan
 //! out, retry, reply, dead letter) with `filter` and `attempt` -> `report`. Before that, once:
-//! `manifest` and `resource` (YAML) -> `topology` (who gets what).
+//! `manifest` and `resource` (YAML) -> `resolve` and `topology` (who gets what).
 //!
 //! Known differences from the real one, all on purpose: one process is everything; stopping waits
 //! for what runs; refusals say why in their body; a dead letter carries the error extensions also
@@ -19,6 +19,7 @@ pub mod filter;
 mod ingress;
 pub mod manifest;
 mod report;
+mod resolve;
 pub mod resource;
 mod server;
 #[cfg(test)]

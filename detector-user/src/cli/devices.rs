@@ -179,7 +179,7 @@ impl Report {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
         table.set_content_arrangement(ContentArrangement::Dynamic);
-        table.set_header(["device", "facts", "addresses", "traffic", "hook", "what it is"]);
+        table.set_header(["device", "facts", "addresses", "traffic", "hook", "which is"]);
         for device in &self.devices {
             for (row, part) in device.plan.iter().enumerate() {
                 let colour = if part.attempts.is_empty() { Color::Red } else { Color::Green };
@@ -190,7 +190,7 @@ impl Report {
                     Cell::new(once(device.addresses.join("\n"))),
                     Cell::new(part.traffic),
                     Cell::new(part.hooks()).fg(colour),
-                    Cell::new(&part.sees),
+                    Cell::new(plan::meaning(device.facts.layer, part.traffic)),
                 ]);
             }
         }
@@ -295,5 +295,6 @@ mod tests {
             serde_json::json!({ "hook": "xdp-native", "program": "detector_xdp_ethernet" });
         assert_eq!(*first, expected);
         assert_eq!(json["devices"][0]["name"], "n6");
+        assert_eq!(json["kernel"]["release"], "6.6");
     }
 }

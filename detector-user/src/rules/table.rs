@@ -103,7 +103,7 @@ pub fn build_hash_table(entries: &[Entry]) -> Option<HashTable> {
 fn fill(entries: &[Entry], seed: u64, size: usize) -> Option<Vec<Bucket>> {
     let mut buckets = vec![Bucket::EMPTY; size];
     for entry in entries {
-        let index = lookup::hash(seed, entry.key, entry.tag) as u32 as usize & (size - 1);
+        let index = lookup::hash(seed, entry.key, entry.tag) as usize & (size - 1);
         let bucket = &mut buckets[index];
         let place = (0..BUCKET_ENTRIES).find(|place| bucket.tags[*place] == 0)?;
         bucket.keys[place] = entry.key;
@@ -126,8 +126,7 @@ pub fn prefix_masks(
     let mut lengths: Vec<u8> = lengths.into_iter().collect();
     lengths.sort_unstable_by(|a, b| b.cmp(a));
     lengths.dedup();
-    let mut masks = PrefixMasks::default();
-    masks.count = lengths.len() as u32;
+    let mut masks = PrefixMasks { count: lengths.len() as u32, ..PrefixMasks::default() };
     for (index, length) in lengths.into_iter().enumerate() {
         let place = masks.lengths.get_mut(index)?;
         *place = PrefixMask { mask: mask(length), tag: tag(length).0, reserved: 0 };
@@ -154,6 +153,18 @@ mod tests {
             assert_eq!(found, Some(entry.value));
         }
         assert_eq!(lookup::find(&image, &image.generation, [9999, 8], Tag::ENDPOINT), None);
+    }
+
+    #[test]
+    fn neighbouring_addresses_fit_into_few_buckets() {
+        let entries: Vec<Entry> = (0..2000u32)
+            .map(|n| {
+                let key = Address::v4((0x0a2e_0001 + n).to_be_bytes()).0;
+                Entry { key, tag: Tag::application_prefix(128), value: n }
+            })
+            .collect();
+        let table = build_hash_table(&entries).expect("fits");
+        assert!(table.buckets.len() <= 4096, "{} buckets", table.buckets.len());
     }
 
     #[test]
