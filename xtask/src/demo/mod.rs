@@ -7,12 +7,12 @@
 
 mod play;
 mod services;
+mod state;
 mod stop;
 mod timeline;
 mod verdict;
 
 use std::{
-    path::PathBuf,
     process::ExitCode,
     sync::mpsc,
     time::{Duration, Instant},
@@ -27,7 +27,7 @@ use testbed::{
     ggsn,
 };
 
-use self::{services::Services, stop::Stop, timeline::Timeline, verdict::Verdict};
+use self::{services::Services, state::State, timeline::Timeline, verdict::Verdict};
 use crate::{env::Env, setup::apt, shell};
 
 /// Options of `cargo xtask demo`.
@@ -60,23 +60,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How long is listened for events that should not come.
 const QUIET: Duration = Duration::from_millis(700);
 
-/// A directory for what programs keep while they run.
-struct State(PathBuf);
-
-impl State {
-    fn create(env: &Env) -> Result<Self> {
-        let state = Self(env.target.join(format!("demo-{}", std::process::id())));
-        std::fs::create_dir_all(&state.0)?;
-        Ok(state)
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Installs what only this needs, or says why it cannot run, before anything is built.
 pub(crate) fn prepare(args: &Args) -> Result<()> {
     if !Uid::effective().is_root() {
@@ -96,7 +79,7 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
 
 /// Runs it; the exit code is success only when the function got exactly the expected events.
 pub(crate) fn run(env: &Env, args: &Args) -> Result<ExitCode> {
-    let stop = Stop::on_signals()?;
+    stop::on_signals()?;
     for orphan in testbed::netns::sweep() {
         eprintln!("    deleted {orphan}, left by a run that was killed");
     }
@@ -105,22 +88,22 @@ pub(crate) fn run(env: &Env, args: &Args) -> Result<ExitCode> {
     let network = shell::step("network", || {
         let network = match args.upf {
             Upf::Router => edge::routed()?,
-            Upf::OsmoGgsn => ggsn::network(&state.0)?,
+            Upf::OsmoGgsn => ggsn::network(state.path())?,
         };
         eprintln!("    {}", network.path);
         Ok(network)
     })?;
-    stop.check()?;
+    stop::check()?;
     let (seen, sees) = mpsc::channel();
     let mut services = shell::step("services", || Services::start(env, &network, &seen))?;
-    stop.check()?;
+    stop::check()?;
 
     let mut timeline = Timeline::begin(sees);
-    let verdict = watch(&network, &mut services, &mut timeline, seen, args, &stop)?;
+    let verdict = watch(&network, &mut services, &mut timeline, seen, args)?;
     verdict.print();
     if args.keep {
         println!("{}", services::how_to_poke(&network));
-        while stop.check().is_ok() {
+        while !stop::asked() {
             services.must_run()?;
             timeline.follow(Duration::from_millis(200));
         }
@@ -140,11 +123,10 @@ fn watch(
     timeline: &mut Timeline,
     seen: mpsc::Sender<timeline::Seen>,
     args: &Args,
-    stop: &Stop,
 ) -> Result<Verdict> {
     let expected = play::expected(&network.users);
     std::thread::scope(|scope| {
-        let play = scope.spawn(|| play::play(network, args.download, &seen, stop));
+        let play = scope.spawn(|| play::play(network, args.download, &seen));
         while !play.is_finished() {
             timeline.follow(Duration::from_millis(20));
         }
@@ -152,7 +134,7 @@ fn watch(
     })?;
     let deadline = Instant::now() + PATIENCE;
     while !timeline.has_all(&expected) && Instant::now() < deadline {
-        stop.check()?;
+        stop::check()?;
         services.must_run()?;
         timeline.follow(Duration::from_millis(20));
     }

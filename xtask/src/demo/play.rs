@@ -12,7 +12,7 @@ use testbed::{
 };
 
 use super::{
-    stop::Stop,
+    stop,
     timeline::{Action, Seen},
 };
 
@@ -43,14 +43,14 @@ pub(super) fn expected(users: &[User]) -> Vec<Expected> {
 }
 
 /// All users at once; returns when the last one is done.
-pub(super) fn play(network: &Edge, megabytes: u32, seen: &Sender<Seen>, stop: &Stop) -> Result<()> {
+pub(super) fn play(network: &Edge, megabytes: u32, seen: &Sender<Seen>) -> Result<()> {
     std::thread::scope(|scope| {
         let users: Vec<_> = network
             .users
             .iter()
             .enumerate()
             .map(|(index, user)| {
-                let actor = Actor { network, user, seen: seen.clone(), stop: stop.clone() };
+                let actor = Actor { network, user, seen: seen.clone() };
                 // One of them presses twice in a hurry.
                 scope.spawn(move || actor.act(index == 1, megabytes))
             })
@@ -65,7 +65,6 @@ struct Actor<'n> {
     network: &'n Edge,
     user: &'n User,
     seen: Sender<Seen>,
-    stop: Stop,
 }
 
 impl Actor<'_> {
@@ -131,6 +130,6 @@ impl Actor<'_> {
     /// People need time, and whoever watches them does too.
     fn think(&self) -> Result<()> {
         std::thread::sleep(Duration::from_millis(300));
-        self.stop.check()
+        stop::check()
     }
 }

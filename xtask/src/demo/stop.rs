@@ -1,43 +1,37 @@
 //! Ctrl-C, SIGTERM and SIGHUP: they only raise a flag. Whoever waits looks at it and returns, so
 //! that everything is taken down by the same path as on success.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn ask(_signal: i32) {
+    ASKED.store(true, Ordering::Relaxed);
+}
+
+/// Takes the signals over. (Not by blocking them and waiting on a thread: child processes would
+/// inherit that they are blocked, and no longer end on SIGTERM.)
+pub(super) fn on_signals() -> Result<()> {
+    let action = SigAction::new(SigHandler::Handler(ask), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler does nothing but store to an atomic, which is async-signal-safe.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
 
 /// Whether a signal asked to stop.
-#[derive(Clone)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
 
-impl Stop {
-    /// Takes the signals over. To be called before threads are started, because they inherit that
-    /// these signals are blocked; child processes do not (the standard library resets it).
-    pub(super) fn on_signals() -> Result<Self> {
-        let stop = Self(Arc::default());
-        let flag = Arc::clone(&stop.0);
-        let mut signals = SigSet::empty();
-        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-            signals.add(signal);
-        }
-        signals.thread_block()?;
-        std::thread::Builder::new().name("signals".into()).spawn(move || {
-            while let Ok(signal) = signals.wait() {
-                eprintln!("\n==> {signal}: cleaning up");
-                flag.store(true, Ordering::Relaxed);
-            }
-        })?;
-        Ok(stop)
+/// An error once a signal came.
+pub(super) fn check() -> Result<()> {
+    if asked() {
+        bail!("stopped by a signal; everything was cleaned up");
     }
-
-    /// An error once a signal came.
-    pub(super) fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            bail!("stopped by a signal");
-        }
-        Ok(())
-    }
+    Ok(())
 }
