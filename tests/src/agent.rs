@@ -55,9 +55,20 @@ impl<'n> Agent<'n> {
 
     /// Starts it without waiting: for configs that it should refuse.
     pub fn spawn(namespace: Option<&'n Netns>, config: &Path, admin: SocketAddr) -> Result<Self> {
+        Self::spawn_and_follow(namespace, config, admin, |_, _| {})
+    }
+
+    /// As [`Agent::spawn`], and hands every line it prints to a function as it comes.
+    pub fn spawn_and_follow(
+        namespace: Option<&'n Netns>,
+        config: &Path,
+        admin: SocketAddr,
+        follow: impl Fn(Output, &str) + Send + Sync + 'static,
+    ) -> Result<Self> {
         let mut command = command(namespace)?;
         command.args(["run", "--output", "json", "--config"]).arg(config);
-        Ok(Self { process: Process::spawn("detector run", command)?, namespace, admin })
+        let process = Process::spawn_and_follow("detector run", command, follow)?;
+        Ok(Self { process, namespace, admin })
     }
 
     /// Waits until `/readyz` answers 200; fails at once when the agent ends before that.

@@ -2,13 +2,14 @@
 //! the `ip` program (iproute2).
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read as _,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -28,16 +29,16 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// A new namespace whose name no other test has: `det<pid>-<number>-<label>`.
+    /// A new namespace: `det<pid>-<label>`, or `det<pid>-<label>2` and so on when this process has
+    /// had one of that label.
     pub fn new(label: &str) -> Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self::create(format!("{PREFIX}{}-{number}-{label}", std::process::id()))
-    }
-
-    /// A new namespace named `det<pid>-<label>`, for a program that makes one of each label.
-    pub fn single(label: &str) -> Result<Self> {
-        Self::create(format!("{PREFIX}{}-{label}", std::process::id()))
+        static MADE: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = made.entry(label.to_owned()).or_default();
+        *count += 1;
+        let number = if *count == 1 { String::new() } else { count.to_string() };
+        drop(made);
+        Self::create(format!("{PREFIX}{}-{label}{number}", std::process::id()))
     }
 
     fn create(name: String) -> Result<Self> {
@@ -194,6 +195,7 @@ fn ip(args: &[&str]) -> Result<()> {
     let mut child = Command::new("ip")
         .args(args)
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .context("cannot run `ip` (Debian package iproute2)")?;
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn only_names_given_here_have_a_maker() {
-        assert_eq!(maker("det123-0-ue"), Some("123"));
+        assert_eq!(maker("det123-ue2"), Some("123"));
         assert_eq!(maker("det123-ue"), Some("123"));
         assert_eq!(maker("detour-ue"), None);
         assert_eq!(maker("gtp-ue"), None);

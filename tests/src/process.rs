@@ -3,6 +3,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read},
+    os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -10,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
+    sys::prctl::set_pdeathsig,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -41,6 +43,9 @@ pub struct Process {
 
 impl Process {
     /// Starts it with no standard input and keeps what it prints.
+    ///
+    /// It is ended also when the thread that calls this is gone, even by SIGKILL; and it does not
+    /// get the terminal's Ctrl-C, because whoever started it decides when it ends.
     pub fn spawn(name: &str, command: Command) -> Result<Self> {
         Self::spawn_and_follow(name, command, |_, _| {})
     }
@@ -51,7 +56,12 @@ impl Process {
         mut command: Command,
         follow: impl Fn(Output, &str) + Send + Sync + 'static,
     ) -> Result<Self> {
+        // SAFETY: between fork and exec only the system call prctl is made, no allocation.
+        unsafe {
+            command.pre_exec(|| set_pdeathsig(Signal::SIGTERM).map_err(std::io::Error::from));
+        }
         let mut child = command
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -17,7 +17,7 @@ const BPF_TARGET: &str = "bpfel-unknown-none";
 const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
 
 /// Options of `cargo xtask build`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Build the agent and the sample function optimised (the kernel programs always are).
     #[arg(long)]

@@ -19,6 +19,8 @@ pub(crate) struct Env {
     pub(crate) sysroot: PathBuf,
     /// The pinned compiler's release, e.g. `1.95.0`.
     pub(crate) rustc_version: String,
+    /// The machine's own target triple.
+    pub(crate) host: String,
 }
 
 impl Env {
@@ -40,12 +42,12 @@ impl Env {
             Command::new("rustc").args(["--print", "sysroot"]).current_dir(&root),
         )?);
         let verbose = shell::output(Command::new("rustc").arg("-vV").current_dir(&root))?;
-        let rustc_version = verbose
-            .lines()
-            .find_map(|line| line.strip_prefix("release: "))
-            .context("`rustc -vV` names no release")?
-            .to_owned();
-        Ok(Self { root, target, sysroot, rustc_version })
+        let field = |name: &str| {
+            let value = verbose.lines().find_map(|line| line.strip_prefix(name));
+            value.map(str::to_owned).with_context(|| format!("`rustc -vV` says no `{name}`"))
+        };
+        let (rustc_version, host) = (field("release: ")?, field("host: ")?);
+        Ok(Self { root, target, sysroot, rustc_version, host })
     }
 
     /// `cargo`, in the workspace, with the same target directory as this program.

@@ -1,9 +1,12 @@
 //! The commands a contributor types: `cargo xtask --help`.
 
 mod build;
+mod demo;
 mod env;
+mod lint;
 mod setup;
 mod shell;
+mod test;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,21 @@ enum Command {
     Setup,
     /// Build the kernel programs, then the agent and the sample function.
     Build(build::Args),
+    /// Build, then run all tests and say how many passed, failed and were skipped.
+    ///
+    /// Tests that need root (network namespaces, kernel programs) are skipped without it, and
+    /// listed at the end. `--sudo` builds as you and runs only the test programs as root.
+    Test(test::Args),
+    /// Watch a button press become packets through N6, an event, and a function call. Needs root.
+    ///
+    /// Makes network namespaces for users, UPF and data network, starts the application, the
+    /// function, the local Broker and the agent, lets five users act at once over IPv4 and IPv6,
+    /// and prints what each hop saw and how long it took. Exit code 0 only when the function got
+    /// exactly the expected events, each with the right user. Everything is taken down again, also
+    /// on Ctrl-C.
+    Demo(demo::Args),
+    /// Deny every warning: clippy for user space and kernel programs, and the documentation.
+    Lint,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +68,22 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Build(args) => {
             setup::run(&env)?;
             build::run(&env, &args)?;
+        }
+        Command::Test(args) => {
+            setup::run(&env)?;
+            build::run(&env, &build::Args::default())?;
+            return test::run(&env, &args);
+        }
+        Command::Demo(args) => {
+            demo::prepare(&args)?;
+            setup::run(&env)?;
+            build::run(&env, &build::Args::default())?;
+            return demo::run(&env, &args);
+        }
+        Command::Lint => {
+            setup::run(&env)?;
+            build::kernel_programs(&env)?;
+            lint::run(&env)?;
         }
     }
     Ok(ExitCode::SUCCESS)

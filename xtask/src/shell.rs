@@ -1,8 +1,8 @@
 //! Running programs, and saying what is done and how long it took.
 
 use std::{
-    io::ErrorKind,
-    process::{Command, Stdio},
+    io::{BufRead as _, BufReader, ErrorKind},
+    process::{Command, ExitStatus, Stdio},
     time::Instant,
 };
 
@@ -35,6 +35,24 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed ({}): {}", output.status, stderr.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// Runs a program and hands over every line of both its outputs, in the order they come.
+pub(crate) fn follow(command: &mut Command, mut line: impl FnMut(&str)) -> Result<ExitStatus> {
+    // One pipe for both, so that the order is theirs.
+    let (reader, writer) = std::io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let name = command_line(command);
+    let mut child = command
+        .spawn()
+        .map_err(|error| explain(error, command))
+        .with_context(|| format!("cannot run `{name}`"))?;
+    // `command` still holds the pipe's other end: without this the pipe would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    for text in BufReader::new(reader).split(b'\n') {
+        line(&String::from_utf8_lossy(&text?));
+    }
+    Ok(child.wait()?)
 }
 
 /// Says what is begun, does it, and says how long it took.
