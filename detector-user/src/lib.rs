@@ -5,5 +5,9 @@
 //! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
 //! one-box Broker, at the far end.
 
+pub mod admin;
+pub mod cloudevent;
+pub mod deliver;
 pub mod detection;
+pub mod metrics;
 pub mod rules;
