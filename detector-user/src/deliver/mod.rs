@@ -21,8 +21,6 @@ mod sink;
 mod stdout;
 
 #[cfg(test)]
-mod receiver;
-#[cfg(test)]
 mod tests;
 
 use std::{

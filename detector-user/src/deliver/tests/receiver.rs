@@ -11,6 +11,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
     task::JoinSet,
+    time::timeout,
 };
 use url::Url;
 
@@ -78,7 +79,7 @@ impl Receiver {
 
     /// The next request, as soon as it has come.
     pub(super) async fn next(&mut self) -> Request {
-        self.requests.recv().await.unwrap()
+        timeout(super::PATIENCE, self.requests.recv()).await.expect("a request in time").unwrap()
     }
 
     /// Requests that have come and were not asked for.
