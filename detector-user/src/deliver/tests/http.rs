@@ -113,6 +113,8 @@ async fn a_timeout_is_retried_with_the_same_id() {
     for _ in 0..2 {
         assert_eq!(receiver.next().await.headers["ce-id"], "slow");
     }
+    let attempts = "detector_delivery_attempts_total{sink=\"http\",result=\"timeout\"}";
+    assert!(bench.samples()[attempts] >= 1.0);
 }
 
 #[tokio::test]
