@@ -5,5 +5,8 @@
 //! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
 //! one-box Broker, at the far end.
 
+pub mod cli;
+pub mod config;
 pub mod detection;
 pub mod rules;
+pub mod yaml;
