@@ -1,7 +1,7 @@
 //! `detector rules`: check rules files, print their schema.
 
 use std::{
-    io::{Write, stderr, stdout},
+    io::{ErrorKind, Write, stderr, stdout},
     path::PathBuf,
     process::ExitCode,
 };
@@ -76,8 +76,7 @@ pub fn run(args: RulesArgs) -> anyhow::Result<ExitCode> {
             check(&files, output, &mut stdout().lock(), &mut stderr().lock())
         }
         RulesCommand::Schema { kind } => {
-            let schema = serde_json::to_string_pretty(&schema(kind))?;
-            writeln!(stdout(), "{schema}")?;
+            print(&mut stdout(), &serde_json::to_string_pretty(&schema(kind))?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -92,17 +91,24 @@ fn check(
     let result = load(files);
     match (output, &result) {
         (Output::Json, _) => {
-            serde_json::to_writer_pretty(&mut *out, &Report::of(&result))?;
-            writeln!(out)?;
+            print(out, &serde_json::to_string_pretty(&Report::of(&result))?)?;
         }
-        (Output::Text, Ok(set)) => writeln!(out, "{}", table(set))?,
+        (Output::Text, Ok(set)) => print(out, &table(set))?,
         (Output::Text, Err(problems)) => {
             let count = problems.list().len();
             let s = if count == 1 { "" } else { "s" };
-            writeln!(err, "{problems}\n{count} problem{s}: rules refused")?;
+            print(err, &format!("{problems}\n{count} problem{s}: rules refused"))?;
         }
     }
     Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+/// A reader that has seen enough (`| head`) is no error.
+fn print(out: &mut dyn Write, text: &str) -> std::io::Result<()> {
+    match writeln!(out, "{text}") {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// What `--output json` prints.
@@ -147,7 +153,7 @@ impl<'a> Report<'a> {
 
 /// Any document of Detector's.
 #[derive(schemars::JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, title = "Detector document")]
 #[expect(
     dead_code,
     clippy::large_enum_variant,

@@ -108,10 +108,10 @@ pub fn table(set: &RuleSet) -> String {
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut parts = Vec::new();
     if !set.applications.is_empty() {
-        parts.push(applications.to_string());
+        parts.push(applications.trim_fmt());
     }
     if !set.rules.is_empty() {
-        parts.push(rules.to_string());
+        parts.push(rules.trim_fmt());
     }
     parts.push(format!(
         "{}, {}: good",

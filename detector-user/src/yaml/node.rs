@@ -21,7 +21,7 @@ const MAX_ALIASED: usize = 100_000;
 
 /// Values of a file, all documents together: 5,000 rules (which are told their own limit) have
 /// less.
-const MAX_VALUES: usize = 500_000;
+const MAX_VALUES: usize = 300_000;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
