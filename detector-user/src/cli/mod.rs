@@ -1,3 +1,6 @@
 //! The commands of `detector`.
 
 pub mod devices;
+//! The command line.
+
+pub mod rules;
