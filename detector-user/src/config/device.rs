@@ -1,8 +1,8 @@
 //! Which devices are watched, and how.
 
-use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
+use schemars::Schema;
 
+pub use crate::attach::wish::{Directions, Hook};
 use crate::yaml::{Scalar, scalar};
 
 /// Devices to watch, now and when they appear.
@@ -14,36 +14,6 @@ pub struct DeviceSelector {
     pub hook: Hook,
     /// Which way.
     pub directions: Directions,
-}
-
-/// The kernel hook to use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum Hook {
-    /// The best that covers the directions: XDP native, XDP generic, TC; TC for send.
-    #[default]
-    Auto,
-    /// XDP in the driver, or none.
-    Xdp,
-    /// XDP after the driver.
-    XdpGeneric,
-    /// Traffic control.
-    Tc,
-}
-
-/// Which packets of a device, as the host sees them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum Directions {
-    /// Received and sent.
-    #[default]
-    Both,
-    /// Received.
-    Receive,
-    /// Sent.
-    Send,
 }
 
 /// A device name; `*` stands for any letters, also none.

@@ -2,13 +2,13 @@
 //!
 //! `file` (paths -> documents) -> `raw` (as written) -> `check` (cross-checked) -> [`model`].
 
-pub mod compile;
-pub mod model;
-pub mod table;
 mod check;
+pub mod compile;
 pub mod field;
 pub mod file;
+pub mod model;
 pub mod raw;
 mod scalar;
 pub mod summary;
+pub mod table;
 pub mod template;

@@ -146,7 +146,7 @@ impl Scalar for EventType {
 
 /// An absolute URI (CloudEvents `dataschema`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uri(pub String);
+pub struct Uri(pub url::Url);
 scalar!(Uri);
 
 impl Scalar for Uri {
@@ -155,7 +155,7 @@ impl Scalar for Uri {
     fn parse(text: &str) -> Result<Self, String> {
         let visible = text.bytes().all(|b| b.is_ascii_graphic());
         match url::Url::parse(text) {
-            Ok(_) if visible => Ok(Self(text.to_owned())),
+            Ok(url) if visible => Ok(Self(url)),
             Ok(_) => Err(format!(
                 "\"{text}\" has spaces or letters beyond ASCII; expected {}",
                 Self::EXPECTED
