@@ -5,11 +5,11 @@
 //! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
 //! one-box Broker, at the far end.
 
+pub mod attach;
+pub mod broker;
+pub mod cli;
 pub mod confirm;
 pub mod decode;
-pub mod broker;
-pub mod attach;
-pub mod cli;
 pub mod detection;
 pub mod pipeline;
 pub mod rules;
