@@ -76,7 +76,7 @@ pub enum ParseFault {
     TruncatedGtpu,
     /// A GTP-U message that carries no user packet (echo, error indication, end marker).
     GtpuControl,
-    /// More extension headers than [`gtpu::MAX_EXTENSIONS`].
+    /// More extension headers than `gtpu::MAX_EXTENSIONS`.
     TooManyGtpuExtensions,
     /// A GTP-U extension header of length zero.
     BadGtpuExtension,

@@ -1,5 +1,10 @@
 //! What the kernel side remembers: bounded LRU maps, counters, the clock.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, keys and values would be copied to the stack, of which there are 512 bytes"
+)]
+
 use core::{cell::Cell, mem::MaybeUninit};
 
 use aya_ebpf::{

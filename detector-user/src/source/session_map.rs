@@ -14,10 +14,12 @@ use super::kernel::{LoadError, take};
 const KEY: usize = size_of::<SessionKey>();
 const STATE: usize = size_of::<SessionSnapshot>();
 
+type Map = HashMap<MapData, [u8; KEY], [u8; STATE]>;
+
 /// The kernel's session table. An LRU map: when it is full, the longest unused session goes.
 #[derive(Clone)]
 pub struct SessionMap {
-    map: Arc<std::sync::Mutex<HashMap<MapData, [u8; KEY], [u8; STATE]>>>,
+    map: Arc<std::sync::Mutex<Map>>,
 }
 
 /// How sessions are looked at; the kernel's map, or the software source's.
