@@ -44,7 +44,7 @@ pub(super) fn register(
 ) {
     metrics.collect(move || {
         let mut families = packet_families(&counters);
-        families.push(rule_family(&rules));
+        families.extend(rule_families(&rules));
         families.extend(pipeline_families(&current(&counts)));
         families
     });
@@ -56,33 +56,48 @@ fn family(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Famil
 
 fn packet_families(counters: &PacketCounters) -> Vec<Family> {
     let Ok(values) = counters.read() else { return Vec::new() };
-    let samples = |faults: bool, label: &'static str| {
-        let wanted = Counter::ALL.into_iter().filter(move |c| c.is_parse_fault() == faults);
-        wanted
-            .map(|counter| Sample {
-                labels: vec![(label, counter.name().to_owned())],
-                value: values[counter as usize],
-            })
-            .collect()
+    let one =
+        |counter: Counter| vec![Sample { labels: Vec::new(), value: values[counter as usize] }];
+    let labelled = |label: &'static str, wanted: fn(Counter) -> bool| {
+        let sample = |counter: Counter| Sample {
+            labels: vec![(label, counter.name().to_owned())],
+            value: values[counter as usize],
+        };
+        Counter::ALL.into_iter().filter(|counter| wanted(*counter)).map(sample).collect()
     };
+    let is_total = |counter| matches!(counter, Counter::Packets | Counter::Bytes);
+    let other = move |counter: Counter| !is_total(counter) && !counter.is_parse_fault();
     vec![
-        family("hook", "What the kernel programs counted", samples(false, "what")),
-        family("unreadable_packets", "Packets that could not be read", samples(true, "reason")),
+        family("kernel_packets", "Packets that passed a hook", one(Counter::Packets)),
+        family("kernel_bytes", "Their bytes", one(Counter::Bytes)),
+        family(
+            "kernel_unreadable_packets",
+            "Packets that could not be read",
+            labelled("reason", Counter::is_parse_fault),
+        ),
+        family(
+            "kernel_findings",
+            "What the kernel programs found packets to be",
+            labelled("finding", other),
+        ),
     ]
 }
 
-fn rule_family(rules: &SharedMaps) -> Family {
+/// A family for each counter of a rule.
+fn rule_families(rules: &SharedMaps) -> Vec<Family> {
     let counts = rules.lock().counts().unwrap_or_default();
-    let mut samples = Vec::new();
-    for (rule, values) in counts {
-        for counter in RuleCounter::ALL {
-            samples.push(Sample {
-                labels: vec![("rule", rule.clone()), ("what", counter.name().to_owned())],
-                value: values[counter as usize],
-            });
-        }
-    }
-    family("rule", "What the kernel programs counted for a rule", samples)
+    let of = |name, help, counter: RuleCounter| {
+        let sample = |(rule, values): (&String, &[u64; RuleCounter::ALL.len()])| Sample {
+            labels: vec![("rule", rule.clone())],
+            value: values[counter as usize],
+        };
+        family(name, help, counts.iter().map(sample).collect())
+    };
+    vec![
+        of("rule_matches", "Packets that matched in the kernel", RuleCounter::Matched),
+        of("rule_suppressed", "Matches held back by the rule's window", RuleCounter::Suppressed),
+        of("rule_ring_full", "Matches lost to a full ring buffer", RuleCounter::RingFull),
+    ]
 }
 
 fn pipeline_families(counts: &PipelineCounts) -> Vec<Family> {
