@@ -65,8 +65,6 @@ fn packet_families(counters: &PacketCounters) -> Vec<Family> {
         };
         Counter::ALL.into_iter().filter(|counter| wanted(*counter)).map(sample).collect()
     };
-    let is_total = |counter| matches!(counter, Counter::Packets | Counter::Bytes);
-    let other = move |counter: Counter| !is_total(counter) && !counter.is_parse_fault();
     vec![
         family("kernel_packets", "Packets that passed a hook", one(Counter::Packets)),
         family("kernel_bytes", "Their bytes", one(Counter::Bytes)),
@@ -78,9 +76,14 @@ fn packet_families(counters: &PacketCounters) -> Vec<Family> {
         family(
             "kernel_findings",
             "What the kernel programs found packets to be",
-            labelled("finding", other),
+            labelled("finding", is_finding),
         ),
     ]
+}
+
+/// Neither a total nor a packet that could not be read.
+fn is_finding(counter: Counter) -> bool {
+    !matches!(counter, Counter::Packets | Counter::Bytes) && !counter.is_parse_fault()
 }
 
 /// A family for each counter of a rule.
