@@ -21,7 +21,7 @@ const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
 pub(crate) struct Args {
     /// Build the agent and the sample function optimised (the kernel programs always are).
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
 }
 
 /// Builds everything a user runs.
