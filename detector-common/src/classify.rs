@@ -71,12 +71,13 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
     state.watch(flow_key(facts, direction), application.id);
     let mut notices = Notices { started: false, quiet: false };
-    let start = match enter_session(&watched, tables, head, state, &mut notices) {
-        Ok(start) => start,
+    let session = match find_session(tables, head, state) {
+        Ok(session) => session,
         Err(reason) => return state.count(reason, 1),
     };
-    state.count(Counter::Watched, 1);
-    let found = recognise(packet, &watched, tables, head, state, &mut notices);
+    count_packet(&watched, &session, state);
+    let start = start_of(&watched, &session, state, &mut notices);
+    let found = recognise(packet, &watched, &session, tables, head, state, &mut notices);
     if !notices.started && !notices.quiet && matches!(found.kind, PayloadKind::Other) {
         return; // nearly all packets of a watched application
     }
@@ -86,7 +87,7 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;
     draft.rows = rows(&watched, &found, start);
-    report(facts, tables, head, state);
+    report(facts, &session, tables, head, state);
 }
 
 /// Which application a packet belongs to: by its destination (uplink), else its source.
@@ -126,31 +127,28 @@ fn flow_key(facts: &Facts, direction: Direction) -> FlowKey {
     }
 }
 
-/// Finds or begins the packet's session and counts the packet in it. Gives the session's start,
-/// 0 while the UE has not spoken.
+/// When the session began: now, if this is the UE's first packet; 0 while the UE has not spoken.
 #[inline(always)]
-fn enter_session<T: Tables, S: State>(
+fn start_of<S: State>(
     watched: &Watched<'_>,
-    tables: &T,
-    head: &Generation,
+    session: &SessionState,
     state: &S,
     notices: &mut Notices,
-) -> Result<u64, Counter> {
-    let session = find_session(tables, head, state)?;
-    count_packet(watched, session, state);
+) -> u64 {
     let start = session.start_ns.get();
     if start != 0 || matches!(watched.direction, Direction::Downlink) {
-        return Ok(start);
+        return start;
     }
     let now = state.now();
     session.start_ns.set(now);
     state.count(Counter::SessionsStarted, 1);
     notices.started = true;
-    Ok(now)
+    now
 }
 
 #[inline(always)]
 fn count_packet<S: State>(watched: &Watched<'_>, session: &SessionState, state: &S) {
+    state.count(Counter::Watched, 1);
     let at = watched.direction as usize;
     state.add(&session.packets[at], 1);
     state.add(&session.bytes[at], u64::from(watched.packet_length));
@@ -159,16 +157,16 @@ fn count_packet<S: State>(watched: &Watched<'_>, session: &SessionState, state: 
 
 /// The session, made if need be. The UE pools are asked once per session and generation of rules.
 #[inline(always)]
-fn find_session<'s, T: Tables, S: State>(
+fn find_session<T: Tables, S: State>(
     tables: &T,
     head: &Generation,
-    state: &'s S,
-) -> Result<&'s SessionState, Counter> {
+    state: &mut S,
+) -> Result<S::Session, Counter> {
     let known = state.session();
-    if let Some(session) = known
+    if let Some(session) = known.as_ref()
         && session.generation.get() == u64::from(head.generation)
     {
-        return Ok(session);
+        return known.ok_or(Counter::SessionTableFull);
     }
     if head.has_ue_pools != 0 && lookup::ue(tables, head, state.flow().ue) & IN_UE_POOL == 0 {
         return Err(Counter::NotUe);
@@ -202,6 +200,7 @@ impl Found {
 fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
     watched: &Watched<'_>,
+    session: &SessionState,
     tables: &T,
     head: &Generation,
     state: &mut S,
@@ -212,7 +211,7 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
         Protocol::Udp => recognise_udp(watched, state),
         Protocol::Tcp => {
             if facts.tcp_flags & (SYN | FIN | RST) != 0
-                && let Some(opened) = follow_connection(watched, state, notices)
+                && let Some(opened) = follow_connection(watched, session, state, notices)
             {
                 return opened;
             }
@@ -250,6 +249,7 @@ fn recognise_udp<S: State>(watched: &Watched<'_>, state: &S) -> Found {
 #[inline(always)]
 fn follow_connection<S: State>(
     watched: &Watched<'_>,
+    session: &SessionState,
     state: &S,
     notices: &mut Notices,
 ) -> Option<Found> {
@@ -263,16 +263,12 @@ fn follow_connection<S: State>(
             state.count(Counter::Retransmissions, 1);
             return Some(Found::NOTHING);
         }
-        if before.is_none()
-            && let Some(session) = state.session()
-        {
+        if before.is_none() {
             state.add(&session.open_connections, 1);
         }
         return Some(Found::TCP_OPENED);
     }
-    if state.forget_flow()
-        && let Some(session) = state.session()
-    {
+    if state.forget_flow() {
         state.add(&session.open_connections, u64::MAX); // minus one
         notices.quiet = session.open_connections.get() == 0 && session.start_ns.get() != 0;
     }
@@ -282,7 +278,13 @@ fn follow_connection<S: State>(
 /// Finds the rules that match and sends the record if it says anything. All it knows of the packet
 /// it reads from the draft, see [`crate::verifier`].
 #[inline(always)]
-fn report<T: Tables, S: State>(facts: &Facts, tables: &T, head: &Generation, state: &mut S) {
+fn report<T: Tables, S: State>(
+    facts: &Facts,
+    session: &SessionState,
+    tables: &T,
+    head: &Generation,
+    state: &mut S,
+) {
     let Some(draft) = state.draft() else { return };
     let draft = black_box(draft);
     let notices = draft.record.flags & (FLAG_SESSION_STARTED | FLAG_SESSION_QUIET) != 0;
@@ -292,7 +294,7 @@ fn report<T: Tables, S: State>(facts: &Facts, tables: &T, head: &Generation, sta
         let any = draft.record.rule_count != 0;
         state.count(Counter::MatchesOverLimit, u64::from(over));
         if any {
-            capture = admit(facts, tables, state);
+            capture = admit(facts, session, tables, state);
         }
     }
     let Some(Draft { record, .. }) = state.draft() else { return };
@@ -410,8 +412,13 @@ fn load_rows<'t, T: Tables>(
 /// Counts the record's rules and leaves those in it that may become events now: none if the
 /// segment was sent again, and not those whose window is open. Gives the bytes to capture.
 #[inline(always)]
-fn admit<T: Tables, S: State>(facts: &Facts, tables: &T, state: &mut S) -> usize {
-    let again = is_retransmission(facts, state);
+fn admit<T: Tables, S: State>(
+    facts: &Facts,
+    session: &SessionState,
+    tables: &T,
+    state: &mut S,
+) -> usize {
+    let again = is_retransmission(facts, session, state);
     if again {
         state.count(Counter::Retransmissions, 1);
     }
@@ -444,13 +451,12 @@ fn admit<T: Tables, S: State>(facts: &Facts, tables: &T, state: &mut S) -> usize
 /// Whether this segment matched before. UDP has no retransmissions that can be told from new
 /// packets, and a SYN sent again was sorted out by its flow.
 #[inline(always)]
-fn is_retransmission<S: State>(facts: &Facts, state: &mut S) -> bool {
+fn is_retransmission<S: State>(facts: &Facts, session: &SessionState, state: &mut S) -> bool {
     if !matches!(facts.protocol, Protocol::Tcp) || facts.tcp_flags & SYN != 0 {
         return false;
     }
     let Some(Draft { record, .. }) = state.draft() else { return false };
     let direction = u64::from(record.direction);
-    let Some(session) = state.session() else { return false };
     let flow = state.flow();
     let ports = (u64::from(flow.ue_port) << 48)
         | (u64::from(flow.application_port) << 32)

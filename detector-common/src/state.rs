@@ -1,7 +1,7 @@
 //! What the packet path remembers: sessions, flows and suppression windows. The kernel keeps them
 //! in bounded LRU maps, replay and tests in hash maps; the classifier sees only this trait.
 
-use core::cell::Cell;
+use core::{cell::Cell, ops::Deref};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -156,6 +156,9 @@ pub struct Draft {
 
 /// The packet path's memory, clock, counters and way out.
 pub trait State {
+    /// A session that was found; finding it is dear (30 ns), holding it is free.
+    type Session: Deref<Target = SessionState>;
+
     /// Precise time in ns of CLOCK_MONOTONIC; dear (28 ns), so only on the matched path.
     fn now(&self) -> u64;
     /// The same clock, at most a kernel tick behind; cheap.
@@ -168,10 +171,10 @@ pub trait State {
     fn watch(&mut self, flow: FlowKey, application: u32);
     /// The flow being watched.
     fn flow(&self) -> &FlowKey;
-    /// The open session of the UE and application.
-    fn session(&self) -> Option<&SessionState>;
+    /// Finds the open session of the UE and application.
+    fn session(&self) -> Option<Self::Session>;
     /// Begins their session; `None` if there is no room.
-    fn create_session(&self, generation: u32) -> Option<&SessionState>;
+    fn create_session(&mut self, generation: u32) -> Option<Self::Session>;
     /// Remembers the flow under a mark and gives the mark it had before.
     fn mark_flow(&self, mark: u64) -> Option<u64>;
     /// Forgets the flow; whether it was known.

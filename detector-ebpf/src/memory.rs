@@ -76,6 +76,9 @@ impl<'a, P: HookPacket> Memory<'a, P> {
 }
 
 impl<P: HookPacket> State for Memory<'_, P> {
+    /// Not really static: a map value lives at least as long as the program runs (RCU).
+    type Session = &'static SessionState;
+
     #[inline(always)]
     fn now(&self) -> u64 {
         // SAFETY: a helper without arguments.
@@ -112,7 +115,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     }
 
     #[inline(always)]
-    fn session(&self) -> Option<&SessionState> {
+    fn session(&self) -> Option<&'static SessionState> {
         // SAFETY: as in `watch`.
         let session = SESSIONS.get_ptr(unsafe { &(*self.scratch).session })?;
         // SAFETY: a map value of cells: other CPUs write whole words of it, which the CPU does not
@@ -121,7 +124,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     }
 
     #[inline(always)]
-    fn create_session(&self, generation: u32) -> Option<&SessionState> {
+    fn create_session(&mut self, generation: u32) -> Option<&'static SessionState> {
         // SAFETY: as in `watch`.
         let scratch = unsafe { &mut *self.scratch };
         scratch.empty_session.generation = u64::from(generation);

@@ -1,17 +1,25 @@
 //! The agent. The modules stand in the order an action passes them:
 //!
-//! `rules` (file -> checked rules -> tables) and `config`; `attach` and `source` (devices and
-//! kernel programs -> records); `decode`, `session`, `confirm` (record -> [`detection`]);
-//! `cloudevent`; `deliver`; with `metrics` and `admin` beside them, and `broker`, the embedded
-//! one-box Broker, at the far end.
+//! `config`, `rules` (file -> checked rules -> tables; `yaml` under both); `attach` and `source`
+//! (devices and kernel programs -> records); `decode`, `session`, `confirm`, put together by
+//! `pipeline` (record -> [`detection`]); `cloudevent`; `deliver`; with `metrics` and `admin` beside
+//! them. [`agent`] is all of it at work, [`broker`] the embedded one-box Broker at the far end, and
+//! `cli` the commands.
 
+pub mod admin;
+pub mod agent;
 pub mod attach;
 pub mod broker;
 pub mod cli;
+pub mod cloudevent;
+pub mod config;
 pub mod confirm;
 pub mod decode;
+pub mod deliver;
 pub mod detection;
+pub mod metrics;
 pub mod pipeline;
 pub mod rules;
 pub mod session;
 pub mod source;
+pub mod yaml;

@@ -68,7 +68,13 @@ impl Subject {
         }
         // The map must outlive this function for the tail call to find the program.
         std::mem::forget(next);
-        Self { _harness: harness, front: front.to_owned(), kernel, frame: frame.to_vec(), repeat: 20_000 }
+        Self {
+            _harness: harness,
+            front: front.to_owned(),
+            kernel,
+            frame: frame.to_vec(),
+            repeat: 20_000,
+        }
     }
 
     /// Few enough runs that the ring buffer, drained after each, never fills.
@@ -79,8 +85,11 @@ impl Subject {
 
     /// Mean time of one packet.
     fn run(&mut self) -> Duration {
-        let options =
-            TestRunOptions { data_in: Some(&self.frame), repeat: self.repeat, ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(&self.frame),
+            repeat: self.repeat,
+            ..TestRunOptions::new()
+        };
         let took = xdp(&mut self._harness, &self.front).test_run(options).expect("runs").duration;
         if let Some(kernel) = self.kernel.as_mut() {
             while kernel.ring.next().is_some() {}
@@ -109,8 +118,10 @@ fn rules(count: usize) -> RuleSet {
     let mut applications = vec![shop];
     for n in 1..count {
         let prefix = format!("10.46.{}.{}/32", n / 250, n % 250 + 1);
-        let other =
-            application(&format!("app-{n}"), &[(&prefix, 80 + n as u16, 80 + n as u16, Protocol::Tcp)]);
+        let other = application(
+            &format!("app-{n}"),
+            &[(&prefix, 80 + n as u16, 80 + n as u16, Protocol::Tcp)],
+        );
         let path = PathMatch::Prefix(format!("/api/v1/things/{n:05}/press"));
         all.push(rule(&format!("rule-{n}"), &other, http(&[HttpMethod::Post], path)));
         applications.push(other);
@@ -132,6 +143,13 @@ fn quiet() -> KernelLimits {
     KernelLimits { sessions: 262_144, wake_holdoff_ns: Some(NEVER), ..KernelLimits::default() }
 }
 
+/// A reader that only reads.
+struct Forget;
+
+impl ring::RecordTaker for Forget {
+    fn take(&mut self, _record: &[u8]) {}
+}
+
 /// Runs both in turn and prints the median of the ratios, with its spread.
 fn compare(what: &str, goal: &str, subject: &mut Subject, base: &mut Subject) {
     for _ in 0..3 {
@@ -147,7 +165,8 @@ fn compare(what: &str, goal: &str, subject: &mut Subject, base: &mut Subject) {
     }
     ratios.sort_by(f64::total_cmp);
     times.sort_by(|x, y| x.0.total_cmp(&y.0));
-    let (low, median, high) = (ratios[ROUNDS / 10], ratios[ROUNDS / 2], ratios[ROUNDS - 1 - ROUNDS / 10]);
+    let (low, median, high) =
+        (ratios[ROUNDS / 10], ratios[ROUNDS / 2], ratios[ROUNDS - 1 - ROUNDS / 10]);
     let (a, b) = times[ROUNDS / 2];
     println!("{what:<72} {median:>6.2}  {low:>5.2}..{high:<5.2} {goal:>5}   {a:.0} / {b:.0} ns");
 }
@@ -170,7 +189,8 @@ fn main() {
     let unmatched = tcp(([10, 45, 0, 11], 80), &[b'x'; 600]);
     let elsewhere = tcp(([93, 184, 216, 34], 443), &[b'x'; 600]);
     let bulk = tcp(([10, 45, 0, 10], 80), &[0x17; 1400]);
-    let mut request = b"POST /api/buttons/buy HTTP/1.1\r\nHost: shop\r\nUser-Agent: bench\r\nCookie: ".to_vec();
+    let mut request =
+        b"POST /api/buttons/buy HTTP/1.1\r\nHost: shop\r\nUser-Agent: bench\r\nCookie: ".to_vec();
     request.resize(600, b'c');
     let matched = tcp(([10, 45, 0, 10], 80), &request);
 
@@ -178,21 +198,48 @@ fn main() {
     let base = || Subject::new("detector_bench_segments", 1, None, &unmatched);
     let one = || kernel(1, quiet());
     let thousand = || kernel(1000, quiet());
-    compare("unmatched (neighbour of an application), 1,000 rules / empty", "2.5",
-        &mut segments(thousand(), &unmatched), &mut base());
-    compare("unmatched (somewhere else), 1,000 rules / empty", "2.5",
-        &mut segments(thousand(), &elsewhere), &mut base());
-    compare("bulk packet of a watched flow, 1,000 rules / empty", "3.5",
-        &mut segments(thousand(), &bulk), &mut base());
-    compare("matched HTTP request, record with 256 B / empty", "8",
-        &mut segments(thousand(), &matched).that_fills_the_ring(), &mut base());
-    compare("unmatched, 1,000 rules / 1 rule", "1.2",
-        &mut segments(thousand(), &unmatched), &mut segments(one(), &unmatched));
-    compare("bulk, 1,000 rules / 1 rule", "1.2",
-        &mut segments(thousand(), &bulk), &mut segments(one(), &bulk));
-    compare("matched, 1,000 rules / 1 rule", "1.2",
+    compare(
+        "unmatched (neighbour of an application), 1,000 rules / empty",
+        "2.5",
+        &mut segments(thousand(), &unmatched),
+        &mut base(),
+    );
+    compare(
+        "unmatched (somewhere else), 1,000 rules / empty",
+        "2.5",
+        &mut segments(thousand(), &elsewhere),
+        &mut base(),
+    );
+    compare(
+        "bulk packet of a watched flow, 1,000 rules / empty",
+        "3.5",
+        &mut segments(thousand(), &bulk),
+        &mut base(),
+    );
+    compare(
+        "matched HTTP request, record with 256 B / empty",
+        "8",
         &mut segments(thousand(), &matched).that_fills_the_ring(),
-        &mut segments(one(), &matched).that_fills_the_ring());
+        &mut base(),
+    );
+    compare(
+        "unmatched, 1,000 rules / 1 rule",
+        "1.2",
+        &mut segments(thousand(), &unmatched),
+        &mut segments(one(), &unmatched),
+    );
+    compare(
+        "bulk, 1,000 rules / 1 rule",
+        "1.2",
+        &mut segments(thousand(), &bulk),
+        &mut segments(one(), &bulk),
+    );
+    compare(
+        "matched, 1,000 rules / 1 rule",
+        "1.2",
+        &mut segments(thousand(), &matched).that_fills_the_ring(),
+        &mut segments(one(), &matched).that_fills_the_ring(),
+    );
     let mut many = spread(one(), 131_072, &bulk);
     many.repeat = 400_000; // begin all sessions before measuring
     many.run();
@@ -205,13 +252,14 @@ fn main() {
 /// policy beside one that never wakes.
 fn wake_ups(matched: &[u8]) {
     let with_reader = |holdoff| {
-        let limits = KernelLimits { ring_bytes: 64 << 20, wake_holdoff_ns: Some(holdoff), ..quiet() };
+        let limits =
+            KernelLimits { ring_bytes: 64 << 20, wake_holdoff_ns: Some(holdoff), ..quiet() };
         let mut kernel = kernel(1, limits);
         let empty = Kernel::load(quiet()).expect("loads").ring;
         let mut records = std::mem::replace(&mut kernel.ring, empty);
         let (stop, waited_on) = ring::stop_pair().expect("an eventfd");
         std::thread::spawn(move || {
-            ring::read_until_stopped(&mut records, &waited_on, |_| ()).expect("reads");
+            ring::read_until_stopped(&mut records, &waited_on, &mut Forget).expect("reads");
         });
         (segments(kernel, matched), stop)
     };

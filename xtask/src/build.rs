@@ -13,12 +13,15 @@ use crate::{env::Env, setup::bpf_linker, shell};
 
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
+/// How the kernel programs are compiled: with BTF for the verifier's messages.
+const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+
 /// Options of `cargo xtask build`.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Build the agent and the sample function optimised (the kernel programs always are).
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
 }
 
 /// Builds everything a user runs.
@@ -80,7 +83,7 @@ pub(crate) fn bpf_cargo(env: &Env, subcommand: &str) -> Command {
         // BTF needs debug information; RUSTFLAGS would win over the per-target variable.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf");
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS);
     cargo
 }
 

@@ -1,5 +1,6 @@
 //! The commands a contributor types: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod demo;
 mod env;
@@ -47,6 +48,11 @@ enum Command {
     /// exactly the expected events, each with the right user. Everything is taken down again, also
     /// on Ctrl-C.
     Demo(demo::Args),
+    /// Measure what a packet and an event cost, as ratios with the goal beside them. Needs root.
+    ///
+    /// Each ratio is the median of many pairs measured in turn, so that it holds when the machine's
+    /// speed drifts. Takes a minute, and an optimised build of the agent before that.
+    Bench,
     /// Deny every warning: clippy for user space and kernel programs, and the documentation.
     Lint,
 }
@@ -79,6 +85,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
             setup::run(&env)?;
             build::run(&env, &build::Args::default())?;
             return demo::run(&env, &args);
+        }
+        Command::Bench => {
+            setup::run(&env)?;
+            build::run(&env, &build::Args { release: true })?;
+            bench::run(&env)?;
         }
         Command::Lint => {
             setup::run(&env)?;

@@ -116,8 +116,8 @@ pub struct Emit {
     pub event_type: String,
     /// CloudEvents `subject`; by default the UE's address.
     pub subject: Template,
-    /// CloudEvents `dataschema`, a URI.
-    pub dataschema: Option<String>,
+    /// CloudEvents `dataschema`, an absolute URI.
+    pub dataschema: Option<url::Url>,
     /// JSON data with templates in its strings.
     pub data: DataTemplate,
 }

@@ -35,8 +35,17 @@ pub fn stop_pair() -> std::io::Result<(RingStop, OwnedFd)> {
     Ok((RingStop(event), waited_on))
 }
 
-/// Hands every record to `take` until stopped, then drains what is there. `take` may block: the
-/// ring is the buffer, and what no longer fits it is counted by the kernel.
+/// Who the records are for.
+pub trait RecordTaker {
+    /// Takes one record. May block: the ring is the buffer, and what no longer fits it is counted
+    /// by the kernel.
+    fn take(&mut self, record: &[u8]);
+
+    /// Everything that was there has been taken; called at least every 50 ms.
+    fn looked(&mut self) {}
+}
+
+/// Hands every record to `taker` until stopped, then drains what is there.
 ///
 /// The kernel wakes the reader at most once per [`WAKE_HOLDOFF_NS`] and CPU, so after each batch it
 /// looks again after that time, until it found nothing: then no record can be waiting unannounced,
@@ -47,14 +56,15 @@ pub fn stop_pair() -> std::io::Result<(RingStop, OwnedFd)> {
 pub fn read_until_stopped(
     ring: &mut RingBuf<MapData>,
     stop: &OwnedFd,
-    mut take: impl FnMut(&[u8]),
+    taker: &mut impl RecordTaker,
 ) -> std::io::Result<()> {
     const IDLE: Duration = Duration::from_millis(50);
     const HOLDOFF: Duration = Duration::from_nanos(WAKE_HOLDOFF_NS);
     let mut wait = IDLE;
     loop {
         let stopped = wait_for(ring, stop, wait)?;
-        let found = drain(ring, &mut take);
+        let found = drain(ring, taker);
+        taker.looked();
         if stopped {
             return Ok(());
         }
@@ -74,10 +84,10 @@ fn wait_for(ring: &RingBuf<MapData>, stop: &OwnedFd, timeout: Duration) -> std::
     }
 }
 
-fn drain(ring: &mut RingBuf<MapData>, take: &mut impl FnMut(&[u8])) -> bool {
+fn drain(ring: &mut RingBuf<MapData>, taker: &mut impl RecordTaker) -> bool {
     let mut found = false;
     while let Some(record) = ring.next() {
-        take(&record);
+        taker.take(&record);
         found = true;
     }
     found

@@ -23,7 +23,7 @@ pub struct SessionMap {
 }
 
 /// How sessions are looked at; the kernel's map, or the software source's.
-pub trait Sessions: Send {
+pub trait Sessions {
     /// A session as it stands, if it is still there.
     fn get(&self, key: &SessionKey) -> Option<SessionSnapshot>;
     /// Ends a session: the UE's next packet begins a new one.

@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     mem::MaybeUninit,
+    rc::Rc,
 };
 
 use detector_common::{
@@ -14,7 +15,6 @@ use detector_common::{
     parse::Facts,
     state::{Draft, FlowKey, SessionKey, SessionSnapshot, SessionState, State},
 };
-use elsa::FrozenMap;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::session_map::Sessions;
@@ -28,7 +28,7 @@ pub struct SoftwareClassifier {
 
 struct Memory {
     now_ns: u64,
-    sessions: FrozenMap<SessionKey, Box<SessionState>>,
+    sessions: HashMap<SessionKey, Rc<SessionState>>,
     flows: RefCell<HashMap<FlowKey, u64>>,
     /// When the window of a UE and rule opened.
     suppressions: HashMap<(Address, u32), u64>,
@@ -46,7 +46,7 @@ impl SoftwareClassifier {
             tables,
             memory: Memory {
                 now_ns: 0,
-                sessions: FrozenMap::new(),
+                sessions: HashMap::new(),
                 flows: RefCell::default(),
                 suppressions: HashMap::new(),
                 counters: std::array::from_fn(|_| Cell::new(0)),
@@ -90,7 +90,7 @@ impl SoftwareClassifier {
 
     /// A session as it stands.
     pub fn session(&self, key: &SessionKey) -> Option<SessionSnapshot> {
-        self.memory.sessions.get(key).map(snapshot)
+        self.memory.sessions.get(key).map(|state| snapshot(state))
     }
 }
 
@@ -99,10 +99,10 @@ impl Sessions for SoftwareClassifier {
         self.session(key)
     }
     fn remove(&mut self, key: &SessionKey) {
-        self.memory.sessions.as_mut().remove(key);
+        self.memory.sessions.remove(key);
     }
     fn keys(&mut self) -> Vec<SessionKey> {
-        self.memory.sessions.as_mut().keys().copied().collect()
+        self.memory.sessions.keys().copied().collect()
     }
 }
 
@@ -128,6 +128,8 @@ struct Judging<'a> {
 }
 
 impl State for Judging<'_> {
+    type Session = Rc<SessionState>;
+
     fn now(&self) -> u64 {
         self.memory.now_ns
     }
@@ -149,14 +151,15 @@ impl State for Judging<'_> {
         &self.memory.draft.record.flow
     }
 
-    fn session(&self) -> Option<&SessionState> {
-        self.memory.sessions.get(&self.memory.session)
+    fn session(&self) -> Option<Rc<SessionState>> {
+        self.memory.sessions.get(&self.memory.session).cloned()
     }
 
-    fn create_session(&self, generation: u32) -> Option<&SessionState> {
-        let state = SessionState::default();
+    fn create_session(&mut self, generation: u32) -> Option<Rc<SessionState>> {
+        let state = Rc::new(SessionState::default());
         state.generation.set(u64::from(generation));
-        Some(self.memory.sessions.insert(self.memory.session, Box::new(state)))
+        self.memory.sessions.insert(self.memory.session, state.clone());
+        Some(state)
     }
 
     fn mark_flow(&self, mark: u64) -> Option<u64> {

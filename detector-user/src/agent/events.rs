@@ -1,0 +1,113 @@
+//! Detections -> CloudEvents -> delivery, and the JSON lines that tell of both.
+
+use std::{collections::HashMap, io::Write, sync::Arc, time::SystemTime};
+
+use chrono::{DateTime, Utc};
+use cloudevents::AttributesReader;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::{
+    cloudevent::{self, Identity, Overrides},
+    config::Config,
+    deliver::{Delivery, Observer, Outcome, Outgoing, RuleHandle, Settled},
+    detection::Detection,
+};
+
+/// What `detector run` prints on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// Nothing; the log goes to standard error.
+    #[default]
+    None,
+    /// A JSON line for each detection and for each event's end at the sink.
+    Json,
+}
+
+/// Makes events of detections and hands them to the delivery.
+pub(super) struct EventMaker {
+    identity: Identity,
+    overrides: Overrides,
+    delivery: Arc<Delivery>,
+    rules: HashMap<String, RuleHandle>,
+    output: Output,
+    runtime: Handle,
+}
+
+impl EventMaker {
+    /// To be called inside the runtime that delivers.
+    pub(super) fn new(
+        config: &Config,
+        overrides: Overrides,
+        delivery: Arc<Delivery>,
+        output: Output,
+    ) -> Self {
+        Self {
+            identity: Identity { site: config.site.clone(), node: config.node.clone() },
+            overrides,
+            delivery,
+            rules: HashMap::new(),
+            output,
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Sends the detection's event; waits while the queue is full. Not for use inside the runtime.
+    pub(super) fn send(&mut self, detection: &Detection) {
+        let event = cloudevent::build(detection, &self.identity, &self.overrides);
+        if self.output == Output::Json {
+            print_line(&json!({
+                "kind": "detection",
+                "event_id": event.id(),
+                "type": event.ty(),
+                "rule": detection.rule.name,
+                "ue": detection.flow.ue_ip,
+                "device": &*detection.device,
+                "packet_time": timestamp(detection.time),
+                "detected_at": timestamp(SystemTime::now()),
+            }));
+        }
+        let name = &detection.rule.name;
+        if !self.rules.contains_key(name) {
+            self.rules.insert(name.clone(), self.delivery.rule(name));
+        }
+        let outgoing = Outgoing::new(event, self.rules[name].clone(), detection);
+        self.runtime.block_on(self.delivery.send(outgoing));
+    }
+}
+
+/// Prints how each event ended.
+pub(super) fn observer(output: Output) -> Option<Arc<dyn Observer>> {
+    let print = |settled: Settled<'_>| {
+        let mut line = json!({
+            "kind": settled.outcome.label(),
+            "event_id": settled.event.id(),
+            "rule": settled.rule,
+            "sink": settled.sink,
+            "at": timestamp(SystemTime::now()),
+            "after_us": settled.after.as_micros() as u64,
+        });
+        match settled.outcome {
+            // All that is known of a 2xx; a Broker answers 202.
+            Outcome::Delivered => line["status"] = json!(202),
+            Outcome::Rejected(failure) | Outcome::Exhausted(failure) => {
+                line["error"] = json!(failure.to_string());
+            }
+            Outcome::Dropped => {}
+        }
+        print_line(&line);
+    };
+    match output {
+        Output::None => None,
+        Output::Json => Some(Arc::new(print)),
+    }
+}
+
+fn timestamp(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+fn print_line(line: &Value) {
+    // A reader that went away must not stop the agent.
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}

@@ -1,0 +1,242 @@
+//! The agent at work: config -> rules -> kernel programs -> reader thread -> delivery, until it is
+//! told to stop; then everything in the same order is brought to its end.
+
+mod events;
+mod observe;
+mod reader;
+mod reload;
+
+use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    admin::{Admin, Readiness},
+    attach::{Attacher, Changes, DeviceWish, State, Watcher, trouble::Level},
+    cloudevent::Overrides,
+    config::{Config, Environment, Sink},
+    deliver::{self, Delivery, HttpSettings, Target},
+    metrics::Metrics,
+    source::kernel::{Kernel, KernelLimits},
+};
+
+pub use events::Output;
+
+/// How long the drain at the end may take; Kubernetes kills after 30 s by default.
+const DRAIN: Duration = Duration::from_secs(10);
+/// Rules files are looked at this often, and devices even if netlink said nothing.
+const LOOK: Duration = Duration::from_secs(1);
+
+const ATTACHED: &str = "attached";
+const RULES: &str = "rules";
+
+/// Runs the agent until SIGTERM or SIGINT. `rules`, if any, replace those of the config.
+///
+/// # Errors
+/// Config or rules that cannot be used, missing privileges, a kernel that cannot do it, or an
+/// admin address that is taken.
+pub async fn run(config: &Path, rules: Vec<PathBuf>, output: Output) -> anyhow::Result<()> {
+    let mut config = Config::load(config, &Environment::of_process())?;
+    if !rules.is_empty() {
+        config.rules = rules;
+    }
+    let mut signals = Signals::new()?;
+    let listener = TcpListener::bind(config.admin.listen)
+        .await
+        .with_context(|| format!("admin server: cannot listen on {}", config.admin.listen))?;
+    let mut agent = Agent::start(config, output, listener)?;
+    agent.work(&mut signals).await;
+    agent.stop().await
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+struct Agent {
+    attacher: Attacher,
+    devices: observe::Devices,
+    reloader: reload::Reloader,
+    reader: reader::Reader,
+    delivery: Arc<Delivery>,
+    readiness: Readiness,
+    admin_stop: CancellationToken,
+}
+
+impl Agent {
+    fn start(config: Config, output: Output, listener: TcpListener) -> anyhow::Result<Self> {
+        let metrics = Metrics::new();
+        let readiness = Readiness::requiring([ATTACHED, RULES]);
+        let kernel = Kernel::load(KernelLimits {
+            sessions: config.limits.sessions,
+            flows: config.limits.flows,
+            ring_bytes: config.limits.ring_bytes,
+            wake_holdoff_ns: None,
+        })?;
+        let Kernel { ebpf, rules: rule_maps, sessions, counters, ring } = kernel;
+        let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
+        let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
+        readiness.met(RULES);
+        let delivery = Arc::new(start_delivery(&config, output, &metrics)?);
+        let events =
+            events::EventMaker::new(&config, overrides(&config)?, delivery.clone(), output);
+        let reader = reader::Reader::start(ring, sessions, reloader.history(), events)?;
+        let wishes: Vec<DeviceWish> =
+            config.devices.iter().map(wish).collect::<anyhow::Result<_>>()?;
+        let attacher = Attacher::new(ebpf, wishes)?;
+        let devices = observe::Devices::default();
+        observe::register(&metrics, counters.clone(), reloader.maps(), reader.counts());
+        let status = observe::status(counters, reloader.maps(), reader.counts(), devices.clone());
+        let admin_stop = CancellationToken::new();
+        Admin { metrics, readiness: readiness.clone(), status }.start(listener, admin_stop.clone());
+        Ok(Self { attacher, devices, reloader, reader, delivery, readiness, admin_stop })
+    }
+
+    /// Follows devices and rules files until told to stop.
+    async fn work(&mut self, signals: &mut Signals) {
+        self.reconcile().await;
+        let mut watcher = match Watcher::start().await {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                warn!("devices are only looked at every {LOOK:?}: {error}");
+                None
+            }
+        };
+        let mut look = interval(LOOK);
+        loop {
+            let changed = async {
+                match watcher.as_mut() {
+                    Some(watcher) => watcher.changed().await.is_some(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = signals.terminate.recv() => return,
+                _ = signals.interrupt.recv() => return,
+                _ = signals.hangup.recv() => self.reloader.reload(),
+                _ = look.tick() => {
+                    self.reloader.reload_if_changed();
+                    self.reconcile().await;
+                }
+                more = changed => {
+                    if !more {
+                        watcher = None;
+                    }
+                    self.reconcile().await;
+                }
+            }
+            if self.reader.has_failed() {
+                return;
+            }
+        }
+    }
+
+    /// Attaches to what is there now, and says what changed.
+    async fn reconcile(&mut self) {
+        match self.attacher.reconcile().await {
+            Ok(changes) => say(&changes),
+            Err(error) => warn!("devices: {error}"),
+        }
+        self.devices.set(self.attacher.status());
+        if self.attacher.is_ready() {
+            self.readiness.met(ATTACHED);
+        } else {
+            self.readiness.unmet(ATTACHED, "a device is missing or cannot be watched, see /status");
+        }
+    }
+
+    /// Detach, read what the kernel still has, end the sessions, deliver, in this order.
+    async fn stop(self) -> anyhow::Result<()> {
+        let Self { attacher, reader, delivery, readiness, admin_stop, .. } = self;
+        readiness.unmet(ATTACHED, "stopping");
+        info!("stopping: detaching, then delivering what is waiting");
+        drop(attacher);
+        let read = tokio::task::spawn_blocking(move || reader.stop()).await;
+        if let Some(delivery) = Arc::into_inner(delivery) {
+            let report = delivery.drain(Instant::now() + DRAIN).await;
+            info!(
+                delivered = report.delivered,
+                failed = report.failed,
+                left = report.left,
+                "stopped"
+            );
+        }
+        admin_stop.cancel();
+        read.context("the reader thread")?
+    }
+}
+
+fn wish(selector: &crate::config::DeviceSelector) -> anyhow::Result<DeviceWish> {
+    let pattern = selector.pattern.as_str().parse()?;
+    Ok(DeviceWish { pattern, hook: selector.hook, directions: selector.directions })
+}
+
+fn overrides(config: &Config) -> anyhow::Result<Overrides> {
+    let extensions = serde_json::json!({ "extensions": config.ce_overrides });
+    Ok(Overrides::parse(&extensions.to_string())?)
+}
+
+fn start_delivery(config: &Config, output: Output, metrics: &Metrics) -> anyhow::Result<Delivery> {
+    let target = match &config.sink {
+        Some(Sink::Url(url)) => Target::Http(url.clone()),
+        Some(Sink::Stdout) => Target::Stdout,
+        Some(Sink::File(path)) => Target::File(path.clone()),
+        None => anyhow::bail!(
+            "no sink: set spec.sink in the config (url, stdout or file), or K_SINK in the environment"
+        ),
+    };
+    let http = HttpSettings {
+        timeout: config.delivery.timeout,
+        idle_connections: config.delivery.concurrency,
+        ..HttpSettings::default()
+    };
+    let settings = deliver::Config {
+        capacity: config.delivery.queue,
+        workers: config.delivery.concurrency,
+        retry: deliver::retry::Policy {
+            retries: config.delivery.retries,
+            first_wait: config.delivery.backoff,
+            ..deliver::retry::Policy::default()
+        },
+        observer: events::observer(output),
+        ..deliver::Config::default()
+    };
+    Ok(Delivery::start(&settings, vec![target.open(&http)?], metrics))
+}
+
+fn say(changes: &Changes) {
+    for status in &changes.attached {
+        if let (Some(device), State::Attached { hook, sees, .. }) = (&status.device, &status.state)
+        {
+            info!("{device}: {hook}: {sees}");
+        }
+    }
+    for (device, traffic) in &changes.detached {
+        info!("{device}: {traffic} packets are no longer seen");
+    }
+    for notice in &changes.notices {
+        match notice.level {
+            Level::Info => info!("{notice}"),
+            Level::Warning => warn!("{notice}"),
+        }
+    }
+}

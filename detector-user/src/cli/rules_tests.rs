@@ -1,0 +1,136 @@
+use clap::Parser;
+use serde_json::Value;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(flatten)]
+    args: RulesArgs,
+}
+
+fn sample() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../manifests/samples/detector/rules.yaml")
+}
+
+/// (exit code is success, standard output, standard error)
+fn checked(file: PathBuf, output: Output) -> (bool, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = check(&[file], output, &mut out, &mut err).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (code == ExitCode::SUCCESS, text(out), text(err))
+}
+
+#[test]
+fn check_says_what_each_rule_needs() {
+    let (good, out, err) = checked(sample(), Output::Text);
+    assert!(good && err.is_empty(), "{err}");
+    let row = |name: &str| {
+        let line = out.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(row("buy-click").contains("uplink HTTP POST /api/buttons/buy"), "{out}");
+    assert!(row("buy-click").contains("256 payload bytes, an open session"), "{out}");
+    assert!(row("app-opened").contains("one per 1s and user"), "{out}");
+    assert!(row("session-ended").contains("session ended nothing com.example"), "{out}");
+    assert!(out.ends_with("1 application, 4 rules: good\n"), "{out}");
+    assert!(!out.contains('\u{1b}'), "no colours where there is no terminal");
+}
+
+#[test]
+fn check_prints_json_for_programs() {
+    let (good, out, _) = checked(sample(), Output::Json);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert!(good && report["ok"] == true && report["problems"] == serde_json::json!([]));
+    assert_eq!(report["applications"][0]["rules"], 4);
+    assert_eq!(report["rules"][2]["name"], "buy-click");
+    assert_eq!(report["rules"][2]["needsSession"], true);
+    assert_eq!(report["rules"][1]["every"], "1s");
+}
+
+#[test]
+fn refused_rules_are_exit_code_one_and_every_problem() {
+    let bad = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/refused/rules-unknown-fields.yaml");
+    let (good, out, err) = checked(bad.clone(), Output::Text);
+    assert!(!good && out.is_empty());
+    assert!(err.contains("did you mean \"application\"?"), "{err}");
+    assert!(err.ends_with("problems: rules refused\n"), "{err}");
+
+    let (good, out, _) = checked(bad, Output::Json);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert!(!good && report["ok"] == false);
+    let problem = &report["problems"][1];
+    assert_eq!((problem["line"].as_u64(), problem["column"].as_u64()), (Some(11), Some(3)));
+}
+
+#[test]
+fn arguments_are_read_and_wrong_ones_are_usage_errors() {
+    let parse = |args: &[&str]| Cli::try_parse_from([&["rules"], args].concat());
+    assert!(parse(&["check", "a.yaml", "b", "--output", "json"]).is_ok());
+    assert!(parse(&["schema", "--kind", "config"]).is_ok());
+    for wrong in [&["check"][..], &["schema", "--kind", "pod"], &["chek"]] {
+        assert_eq!(parse(wrong).unwrap_err().exit_code(), 2);
+    }
+    assert!(parse(&["schema"]).unwrap().args.command_is_schema());
+}
+
+impl RulesArgs {
+    fn command_is_schema(&self) -> bool {
+        matches!(self.command, RulesCommand::Schema { kind: None })
+    }
+}
+
+/// Every property of a schema as a path, following references.
+fn properties(schema: &Value, at: &Value, path: &str, found: &mut Vec<String>) {
+    if let Some(reference) = at["$ref"].as_str() {
+        let definition = schema.pointer(&reference[1..]).unwrap();
+        properties(schema, definition, path, found);
+    }
+    for part in at["anyOf"].as_array().into_iter().flatten() {
+        properties(schema, part, path, found);
+    }
+    if at["items"].is_object() {
+        properties(schema, &at["items"], &format!("{path}[]"), found);
+    }
+    for (name, value) in at["properties"].as_object().into_iter().flatten() {
+        let child = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        found.push(child.clone());
+        properties(schema, value, &child, found);
+    }
+}
+
+#[test]
+fn every_field_of_the_schema_is_described_and_in_the_docs() {
+    let docs = include_str!("../../../docs/rules.md");
+    for kind in [Kind::Rule, Kind::Application, Kind::Config] {
+        let schema = schema(Some(kind)).to_value();
+        let mut found = Vec::new();
+        properties(&schema, &schema, "", &mut found);
+        assert!(found.len() > 8, "{found:?}");
+        for path in &found {
+            let inner = found.iter().any(|other| {
+                other.strip_prefix(path.as_str()).is_some_and(|r| r.starts_with(['.', '[']))
+            });
+            let word = path.rsplit('.').next().unwrap();
+            let written = docs.contains(&format!("`{path}`"))
+                || path.starts_with("spec.match.") && docs.contains(&format!("`{word}"))
+                || inner
+                || !path.starts_with("spec");
+            assert!(written, "docs/rules.md says nothing about {path}");
+        }
+    }
+}
+
+#[test]
+fn schema_knows_required_and_refuses_unknown_fields() {
+    let schema = schema(Some(Kind::Rule)).to_value();
+    assert_eq!(schema["required"], serde_json::json!(["apiVersion", "kind", "metadata", "spec"]));
+    assert_eq!(schema["additionalProperties"], false);
+    let spec = &schema["$defs"]["RuleSpec"];
+    assert_eq!(spec["required"], serde_json::json!(["application", "match", "emit"]));
+    assert_eq!(
+        spec["properties"]["application"]["pattern"],
+        "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+    );
+}

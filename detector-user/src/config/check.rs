@@ -1,0 +1,254 @@
+//! Raw config -> checked config: defaults, ranges, what the environment overrides.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Admin, Config, Delivery, DeviceSelector, Limits, Sink, UePool,
+    environment::{self, Environment},
+    raw::{ConfigDocument, ConfigSpec, DeliverySpec, LimitsSpec, NodeName, SinkSpec, SinkUrl},
+};
+use crate::yaml::{ByteSize, Field, Period, Problem, Scalar};
+
+/// `None` only if something was refused.
+pub(super) fn check(
+    document: &ConfigDocument,
+    directory: &Path,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
+    let spec = document.spec.get()?;
+    let site = spec.site.as_ref().and_then(Field::get);
+    Some(Config {
+        site: site.map_or("edge", |site| &site.0).to_owned(),
+        node: node(spec, environment, problems),
+        devices: devices(spec, problems),
+        ue_pools: ue_pools(spec, problems),
+        rules: rules(spec, directory, problems),
+        sink: sink(spec, directory, environment, problems),
+        ce_overrides: environment::ce_overrides(environment, problems),
+        delivery: delivery(spec.delivery.as_ref().and_then(Field::get), problems),
+        admin: admin(spec),
+        limits: limits(spec.limits.as_ref().and_then(Field::get), problems),
+    })
+}
+
+/// DETECTOR_NODE, then NODE_NAME (a DaemonSet's downward API), then the config, then the host.
+fn node(spec: &ConfigSpec, environment: &Environment, problems: &mut Vec<Problem>) -> String {
+    for variable in ["DETECTOR_NODE", "NODE_NAME"] {
+        let Some(text) = environment.get(variable) else { continue };
+        return match NodeName::parse(text) {
+            Ok(name) => name.0,
+            Err(message) => {
+                problems.push(environment::problem(variable, message));
+                String::new()
+            }
+        };
+    }
+    if let Some(field) = &spec.node {
+        return field.get().map(|name| name.0.clone()).unwrap_or_default();
+    }
+    let hostname = environment.hostname.as_deref().map(NodeName::parse);
+    match hostname {
+        Some(Ok(name)) => name.0,
+        Some(Err(_)) | None => {
+            problems.push(environment::problem(
+                "hostname",
+                "this host has no usable name; set spec.node in the config, or DETECTOR_NODE"
+                    .to_owned(),
+            ));
+            String::new()
+        }
+    }
+}
+
+/// The list's good items; an empty list is a problem.
+fn items<'d, T>(
+    field: &'d Field<Vec<Field<T>>>,
+    what: &str,
+    problems: &mut Vec<Problem>,
+) -> Vec<&'d T> {
+    let Some(list) = field.get() else { return Vec::new() };
+    if list.is_empty() {
+        problems.push(field.problem(format!("is empty; expected at least one {what}")));
+    }
+    list.iter().filter_map(Field::get).collect()
+}
+
+fn devices(spec: &ConfigSpec, problems: &mut Vec<Problem>) -> Vec<DeviceSelector> {
+    let mut seen = BTreeSet::new();
+    let mut devices = Vec::new();
+    for device in items(&spec.devices, "device", problems) {
+        let Some(pattern) = device.name.get() else { continue };
+        if !seen.insert(pattern.as_str()) {
+            problems.push(device.name.problem(format!("\"{pattern}\" is listed twice")));
+        }
+        devices.push(DeviceSelector {
+            pattern: pattern.clone(),
+            hook: device.hook.as_ref().and_then(Field::get).copied().unwrap_or_default(),
+            directions: device
+                .directions
+                .as_ref()
+                .and_then(Field::get)
+                .copied()
+                .unwrap_or_default(),
+        });
+    }
+    devices
+}
+
+fn ue_pools(spec: &ConfigSpec, problems: &mut Vec<Problem>) -> Vec<UePool> {
+    let (mut names, mut prefixes) = (BTreeSet::new(), BTreeSet::new());
+    let mut pools = Vec::new();
+    for pool in items(&spec.ue_pools, "pool of users' addresses", problems) {
+        let Some((name, cidr)) = pool.name.get().zip(pool.cidr.get()) else { continue };
+        if !names.insert(name) {
+            problems.push(pool.name.problem(format!("\"{}\" is listed twice", name.0)));
+        }
+        if !prefixes.insert(cidr.0) {
+            problems.push(pool.cidr.problem(format!("{} is listed twice", cidr.0)));
+        }
+        pools.push(UePool { name: name.0.clone(), cidr: cidr.0 });
+    }
+    pools
+}
+
+fn rules(spec: &ConfigSpec, directory: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
+    let paths = items(&spec.rules, "rules file or directory", problems);
+    paths.into_iter().map(|path| directory.join(path)).collect()
+}
+
+fn sink(
+    spec: &ConfigSpec,
+    directory: &Path,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> Option<Sink> {
+    if let Some(field) = &spec.sink {
+        return configured_sink(field, directory, problems);
+    }
+    match SinkUrl::parse(environment.get("K_SINK")?) {
+        Ok(url) => Some(Sink::Url(url.0)),
+        Err(message) => {
+            problems.push(environment::problem("K_SINK", message));
+            None
+        }
+    }
+}
+
+fn configured_sink(
+    field: &Field<SinkSpec>,
+    directory: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<Sink> {
+    match field.get()? {
+        SinkSpec { url: Some(url), stdout: None, file: None } => {
+            Some(Sink::Url(url.get()?.0.clone()))
+        }
+        SinkSpec { url: None, stdout: Some(stdout), file: None } => {
+            stdout.get().map(|_| Sink::Stdout)
+        }
+        SinkSpec { url: None, stdout: None, file: Some(file) } => {
+            Some(Sink::File(directory.join(file.get()?.path.get()?)))
+        }
+        SinkSpec { url, stdout, file } => {
+            let there = [url.is_some(), stdout.is_some(), file.is_some()];
+            let count = there.into_iter().filter(|there| *there).count();
+            problems.push(field.problem(format!(
+                "names {count} sinks; expected exactly one of url, stdout: {{}}, file"
+            )));
+            None
+        }
+    }
+}
+
+fn admin(spec: &ConfigSpec) -> Admin {
+    let listen = spec.admin.as_ref().and_then(Field::get).and_then(|admin| admin.listen.as_ref());
+    listen.and_then(Field::get).map_or_else(Admin::default, |listen| Admin { listen: listen.0 })
+}
+
+fn delivery(spec: Option<&DeliverySpec>, problems: &mut Vec<Problem>) -> Delivery {
+    let default = Delivery::default();
+    let Some(spec) = spec else { return default };
+    let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
+    let mut checker = Checker { problems };
+    Delivery {
+        timeout: checker.period(&spec.timeout, default.timeout, ms, day),
+        retries: checker.number(&spec.retries, default.retries, 0, 100),
+        backoff: checker.period(&spec.backoff, default.backoff, ms, day),
+        concurrency: checker.number(&spec.concurrency, default.concurrency, 1, 1_024),
+        queue: checker.number(&spec.queue, default.queue, 1, 1 << 20),
+    }
+}
+
+fn limits(spec: Option<&LimitsSpec>, problems: &mut Vec<Problem>) -> Limits {
+    let default = Limits::default();
+    let Some(spec) = spec else { return default };
+    let mut checker = Checker { problems };
+    Limits {
+        sessions: checker.number(&spec.sessions, default.sessions, 1, 1 << 22),
+        flows: checker.number(&spec.flows, default.flows, 1, 1 << 22),
+        ring_bytes: checker.ring(&spec.ring_bytes, default.ring_bytes),
+    }
+}
+
+struct Checker<'a> {
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn period(
+        &mut self,
+        field: &Option<Field<Period>>,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
+        let Some((field, period)) = there(field) else { return default };
+        self.problems.extend(period.outside(least, most).map(|message| field.problem(message)));
+        period.0
+    }
+
+    fn number<T: TryFrom<u64>>(
+        &mut self,
+        field: &Option<Field<u64>>,
+        default: T,
+        least: u64,
+        most: u64,
+    ) -> T {
+        let Some((field, &number)) = there(field) else { return default };
+        if (least..=most).contains(&number)
+            && let Ok(number) = T::try_from(number)
+        {
+            return number;
+        }
+        let message = format!("{number} is out of range; expected {least} to {most}");
+        self.problems.push(field.problem(message));
+        default
+    }
+
+    /// The kernel takes a power of two of whole pages (`ringbuf_map_alloc`).
+    fn ring(&mut self, field: &Option<Field<ByteSize>>, default: u32) -> u32 {
+        const LEAST: u32 = 4 << 10;
+        const MOST: u32 = 1 << 30;
+        let Some((field, &ByteSize(bytes))) = there(field) else { return default };
+        match u32::try_from(bytes) {
+            Ok(bytes) if bytes.is_power_of_two() && (LEAST..=MOST).contains(&bytes) => bytes,
+            Ok(_) | Err(_) => {
+                let near = bytes.clamp(LEAST.into(), MOST.into()).next_power_of_two();
+                self.problems.push(field.problem(format!(
+                    "{bytes} bytes cannot be the ring's size; expected a power of two from 4Ki to \
+                     1Gi; did you mean {near}?"
+                )));
+                default
+            }
+        }
+    }
+}
+
+fn there<T>(field: &Option<Field<T>>) -> Option<(&Field<T>, &T)> {
+    field.as_ref().and_then(|field| Some((field, field.get()?)))
+}

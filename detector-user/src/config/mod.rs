@@ -1,0 +1,181 @@
+//! The agent's configuration: one `kind: Config` document and a few environment variables, checked
+//! once.
+
+mod check;
+mod device;
+mod environment;
+mod raw;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use url::Url;
+
+pub use device::{DevicePattern, DeviceSelector, Directions, Hook};
+pub use environment::Environment;
+pub use raw::ConfigDocument;
+
+use crate::yaml::{self, Place, Problem, Problems};
+
+/// Everything `detector run` has to know besides the rules.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The edge site; part of every event's `source`.
+    pub site: String,
+    /// This machine; part of every event's `source`.
+    pub node: String,
+    /// Where to look at packets; never empty, tried in this order.
+    pub devices: Vec<DeviceSelector>,
+    /// The users' addresses, which tell uplink from downlink; never empty.
+    pub ue_pools: Vec<UePool>,
+    /// Rules files and directories; never empty. Relative ones are joined to the config's directory.
+    pub rules: Vec<PathBuf>,
+    /// Where events go: the config's `sink`, else `K_SINK`.
+    pub sink: Option<Sink>,
+    /// Extension attributes set on every event (`K_CE_OVERRIDES`).
+    pub ce_overrides: BTreeMap<String, String>,
+    /// How events are delivered.
+    pub delivery: Delivery,
+    /// The address of metrics and health.
+    pub admin: Admin,
+    /// Sizes of kernel tables.
+    pub limits: Limits,
+}
+
+/// Users' addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UePool {
+    /// Unique among the pools.
+    pub name: String,
+    /// Host bits zero.
+    pub cidr: IpNet,
+}
+
+/// Where events go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// POSTed here; `http` or `https`, with a host.
+    Url(Url),
+    /// One JSON line each on standard output.
+    Stdout,
+    /// One JSON line each, appended.
+    File(PathBuf),
+}
+
+/// How events are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// For one attempt, from connect to the end of the answer.
+    pub timeout: Duration,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Pause before the first retry; doubles with each.
+    pub backoff: Duration,
+    /// Requests in flight.
+    pub concurrency: usize,
+    /// Events waiting; one more is dropped and counted.
+    pub queue: usize,
+}
+
+/// Knative's own sources: 5 retries, exponential from 50 ms.
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            retries: 5,
+            backoff: Duration::from_millis(50),
+            concurrency: 8,
+            queue: 4_096,
+        }
+    }
+}
+
+/// The agent's own HTTP server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Loopback by default: it has no authentication.
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_901)) }
+    }
+}
+
+/// Sizes of kernel tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions tracked at once; the longest unused gives way.
+    pub sessions: u32,
+    /// Flows tracked at once; the longest unused gives way.
+    pub flows: u32,
+    /// Bytes of the ring buffer; a power of two, at least a page.
+    pub ring_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
+    }
+}
+
+impl Config {
+    /// Reads a config file.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
+        let bytes = yaml::read(path)?;
+        Self::parse(path, &bytes, environment)
+    }
+
+    /// As [`Config::load`], from text that is there already; relative paths are joined to `path`'s
+    /// directory.
+    pub fn parse(path: &Path, bytes: &[u8], environment: &Environment) -> Result<Self, Problems> {
+        let file: Arc<str> = path.display().to_string().into();
+        let mut problems = Vec::new();
+        let document = document(&file, bytes, &mut problems);
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let config = document.map(|d| check::check(&d, directory, environment, &mut problems));
+        Problems::refuse_if_any(problems)?;
+        config.flatten().ok_or_else(|| Problem::whole(file, "is no config").into())
+    }
+}
+
+/// The file's one document.
+fn document(file: &Arc<str>, bytes: &[u8], problems: &mut Vec<Problem>) -> Option<ConfigDocument> {
+    let documents = yaml::parse(file, bytes, problems);
+    let (document, more) = match documents.split_first() {
+        Some(split) => split,
+        None => {
+            if problems.is_empty() {
+                problems
+                    .push(Problem::whole(Arc::clone(file), "is empty; expected a Config document"));
+            }
+            return None;
+        }
+    };
+    if let Some(second) = more.first() {
+        problems.push(Problem {
+            place: Place { file: Arc::clone(file), line: second.line, column: second.column },
+            field: String::new(),
+            message: "is a second document; expected one Config document (rules have files of \
+                      their own, named under spec.rules)"
+                .to_owned(),
+        });
+    }
+    match yaml::kind(file, document, &["Config"]) {
+        Ok(_) => yaml::typed(file, document, problems),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

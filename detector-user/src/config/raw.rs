@@ -1,0 +1,233 @@
+//! The config as it is written. `detector rules schema --kind config` is made from these types.
+
+use schemars::{JsonSchema, Schema};
+use serde::Deserialize;
+use url::Url;
+
+use super::device::{DevicePattern, Directions, Hook};
+use crate::{
+    rules::raw::{ApiVersion, Metadata},
+    yaml::{ByteSize, Cidr, Field, Name, Period, Scalar, scalar},
+};
+
+/// The agent's configuration.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "Config")]
+pub struct ConfigDocument {
+    /// `detector.dev/v1alpha1`
+    pub api_version: Field<ApiVersion>,
+    /// `Config`
+    pub kind: Field<ConfigKind>,
+    /// Its name, for people.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
+    /// The settings.
+    pub spec: Field<ConfigSpec>,
+}
+
+/// `Config`
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum ConfigKind {
+    /// `Config`
+    Config,
+}
+
+/// The settings.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfigSpec {
+    /// The edge site, part of every event's source; `edge` if left out.
+    #[serde(default)]
+    pub site: Option<Field<Name>>,
+    /// This machine, part of every event's source; the host name if left out. DETECTOR_NODE and
+    /// NODE_NAME go before it.
+    #[serde(default)]
+    pub node: Option<Field<NodeName>>,
+    /// The devices to watch; at least one.
+    #[schemars(length(min = 1))]
+    pub devices: Field<Vec<Field<DeviceSpec>>>,
+    /// The users' addresses, which tell uplink from downlink; at least one.
+    #[schemars(length(min = 1))]
+    pub ue_pools: Field<Vec<Field<UePoolSpec>>>,
+    /// Rules files and directories, relative to this file; at least one.
+    #[schemars(length(min = 1))]
+    pub rules: Field<Vec<Field<String>>>,
+    /// Where events go; K_SINK if left out.
+    #[serde(default)]
+    pub sink: Option<Field<SinkSpec>>,
+    /// How events are delivered.
+    #[serde(default)]
+    pub delivery: Option<Field<DeliverySpec>>,
+    /// The agent's own HTTP server.
+    #[serde(default)]
+    pub admin: Option<Field<AdminSpec>>,
+    /// Sizes of kernel tables.
+    #[serde(default)]
+    pub limits: Option<Field<LimitsSpec>>,
+}
+
+/// Devices to watch.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeviceSpec {
+    /// A device name, or a pattern with `*`.
+    pub name: Field<DevicePattern>,
+    /// `auto` if left out.
+    #[serde(default)]
+    pub hook: Option<Field<Hook>>,
+    /// `both` if left out.
+    #[serde(default)]
+    pub directions: Option<Field<Directions>>,
+}
+
+/// Users' addresses.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UePoolSpec {
+    /// Unique among the pools.
+    pub name: Field<Name>,
+    /// Their prefix.
+    pub cidr: Field<Cidr>,
+}
+
+/// Where events go: exactly one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct SinkSpec {
+    /// POSTed to this URL.
+    #[serde(default)]
+    pub url: Option<Field<SinkUrl>>,
+    /// One JSON line each on standard output: `stdout: {}`.
+    #[serde(default)]
+    pub stdout: Option<Field<StdoutSpec>>,
+    /// One JSON line each, appended to a file.
+    #[serde(default)]
+    pub file: Option<Field<FileSpec>>,
+}
+
+/// Standard output has no settings.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StdoutSpec {}
+
+/// A file of events.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Its path, relative to this file.
+    pub path: Field<String>,
+}
+
+/// How events are delivered.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeliverySpec {
+    /// For one attempt; 10s if left out.
+    #[serde(default)]
+    pub timeout: Option<Field<Period>>,
+    /// Attempts after the first; 5 if left out.
+    #[serde(default)]
+    pub retries: Option<Field<u64>>,
+    /// Pause before the first retry, doubled for each; 50ms if left out.
+    #[serde(default)]
+    pub backoff: Option<Field<Period>>,
+    /// Requests in flight; 8 if left out.
+    #[serde(default)]
+    pub concurrency: Option<Field<u64>>,
+    /// Events waiting; 4096 if left out.
+    #[serde(default)]
+    pub queue: Option<Field<u64>>,
+}
+
+/// The agent's own HTTP server: metrics and health.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdminSpec {
+    /// Address and port; 127.0.0.1:9901 if left out.
+    #[serde(default)]
+    pub listen: Option<Field<Listen>>,
+}
+
+/// Sizes of kernel tables.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Sessions tracked at once; 65536 if left out.
+    #[serde(default)]
+    pub sessions: Option<Field<u64>>,
+    /// Flows tracked at once; 65536 if left out.
+    #[serde(default)]
+    pub flows: Option<Field<u64>>,
+    /// Bytes of the ring buffer, a power of two; 4Mi if left out.
+    #[serde(default)]
+    pub ring_bytes: Option<Field<ByteSize>>,
+}
+
+/// A machine's name: what Kubernetes takes as one (a DNS subdomain), upper case allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeName(pub String);
+scalar!(NodeName);
+
+impl Scalar for NodeName {
+    const EXPECTED: &'static str = "a host name of letters, digits, dots, dashes and underscores";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // It becomes one segment of the event's source, a URI reference.
+        let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+        let dots = text.bytes().all(|b| b == b'.');
+        match !dots && text.len() <= 253 && text.bytes().all(letter) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!("\"{text}\" is no usable node name; expected {}", Self::EXPECTED)),
+        }
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[A-Za-z0-9._-]{1,253}$"})
+    }
+}
+
+/// An address that events can be POSTed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkUrl(pub Url);
+scalar!(SinkUrl);
+
+impl Scalar for SinkUrl {
+    const EXPECTED: &'static str = "an http or https URL, e.g. http://127.0.0.1:8081/edge/default";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let refuse = |why: &str| Err(format!("\"{text}\" {why}; expected {}", Self::EXPECTED));
+        match Url::parse(text) {
+            Err(e) => refuse(&format!("is no URL ({e})")),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                refuse(&format!("has the scheme {}", url.scheme()))
+            }
+            Ok(url) if url.fragment().is_some() => refuse("has a fragment, which is never sent"),
+            Ok(url) => Ok(Self(url)),
+        }
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({"type": "string", "format": "uri", "pattern": "^https?://"})
+    }
+}
+
+/// An address and a port to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(pub std::net::SocketAddr);
+scalar!(Listen);
+
+impl Scalar for Listen {
+    const EXPECTED: &'static str = "an address and a port, e.g. 127.0.0.1:9901 or \"[::1]:9901\"";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let parsed = text.parse().map(Self);
+        parsed.map_err(|_| format!("\"{text}\" is no listen address; expected {}", Self::EXPECTED))
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({"type": "string", "examples": ["127.0.0.1:9901"]})
+    }
+}

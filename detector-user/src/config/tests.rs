@@ -1,0 +1,188 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::yaml::golden;
+
+const SAMPLE: &str = include_str!("../../../manifests/samples/detector/config.yaml");
+const MINIMAL: &str = "apiVersion: detector.dev/v1alpha1
+kind: Config
+spec:
+  devices: [{name: n6}]
+  uePools: [{name: phones, cidr: 10.60.0.0/16}]
+  rules: [rules.d, /etc/more.yaml]
+";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Environment {
+        variables: variables.iter().map(own).collect(),
+        hostname: Some("host-1.example".to_owned()),
+    }
+}
+
+fn config(text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+    let path = Path::new("/etc/detector/config.yaml");
+    Config::parse(path, text.as_bytes(), &environment(variables)).map_err(|e| e.to_string())
+}
+
+#[test]
+fn bad_files_are_refused_with_place_field_and_advice() {
+    let count = golden::check("config-", |name, bytes| {
+        Config::parse(Path::new(name), bytes, &environment(&[])).err()
+    });
+    assert!(count >= 8, "only {count} files");
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config = config(MINIMAL, &[]).unwrap();
+    assert_eq!((config.site.as_str(), config.node.as_str()), ("edge", "host-1.example"));
+    assert_eq!(config.devices[0].hook, Hook::Auto);
+    assert_eq!(config.devices[0].directions, Directions::Both);
+    assert_eq!(config.rules, [Path::new("/etc/detector/rules.d"), Path::new("/etc/more.yaml")]);
+    assert_eq!((config.sink, config.ce_overrides.len()), (None, 0));
+    assert_eq!(config.delivery, Delivery::default());
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
+    assert_eq!(config.limits, Limits { sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 });
+}
+
+#[test]
+fn every_field_is_read() {
+    let docs = include_str!("../../../docs/rules.md");
+    let example = docs
+        .split("```yaml\n")
+        .map(|rest| rest.split("```").next().unwrap())
+        .find(|example| example.contains("kind: Config"))
+        .unwrap();
+    let changed = example
+        .replace(
+            "timeout: 10s, retries: 5, backoff: 50ms, concurrency: 8, queue: 4096",
+            "timeout: 1s, retries: 2, backoff: 3ms, concurrency: 4, queue: 5",
+        )
+        .replace(
+            "sessions: 65536, flows: 65536, ringBytes: 4Mi",
+            "sessions: 6, flows: 7, ringBytes: 8Ki",
+        )
+        .replace("127.0.0.1:9901", "[::1]:1");
+    let config = config(&changed, &[]).unwrap();
+    assert_eq!((config.site.as_str(), config.node.as_str()), ("site-7", "mec-1"));
+    assert_eq!(config.devices[1].pattern.as_str(), "upf*");
+    assert_eq!(config.devices[1].hook, Hook::Tc);
+    assert_eq!(config.ue_pools[1].cidr.to_string(), "fd00:60::/48");
+    let (ms, s) = (Duration::from_millis(3), Duration::from_secs(1));
+    let delivery = Delivery { timeout: s, retries: 2, backoff: ms, concurrency: 4, queue: 5 };
+    assert_eq!(config.delivery, delivery);
+    assert_eq!(config.admin.listen.to_string(), "[::1]:1");
+    assert_eq!(config.limits, Limits { sessions: 6, flows: 7, ring_bytes: 8 << 10 });
+}
+
+#[test]
+fn sample_is_a_config() {
+    let config = config(SAMPLE, &[]).unwrap();
+    assert_eq!(config.devices[0].pattern.as_str(), "n6");
+    let url = Url::parse("http://127.0.0.1:8081/edge/default").unwrap();
+    assert_eq!(config.sink, Some(Sink::Url(url)));
+}
+
+#[test]
+fn sinks_are_url_stdout_or_file() {
+    let sink = |sink: &str| config(&format!("{MINIMAL}  sink: {sink}\n"), &[]).unwrap().sink;
+    assert_eq!(sink("{stdout: {}}"), Some(Sink::Stdout));
+    let file = Sink::File("/etc/detector/events.jsonl".into());
+    assert_eq!(sink("{file: {path: events.jsonl}}"), Some(file));
+}
+
+#[test]
+fn environment_names_the_node_in_order() {
+    let node = |variables: &[(&str, &str)]| {
+        config(&format!("{MINIMAL}  node: written\n"), variables).map(|config| config.node)
+    };
+    assert_eq!(node(&[]).unwrap(), "written");
+    assert_eq!(node(&[("NODE_NAME", "k8s")]).unwrap(), "k8s");
+    assert_eq!(node(&[("NODE_NAME", "k8s"), ("DETECTOR_NODE", "own")]).unwrap(), "own");
+    assert_eq!(node(&[("DETECTOR_NODE", "")]).unwrap(), "written");
+    assert_eq!(
+        node(&[("NODE_NAME", "a/b")]).unwrap_err(),
+        "environment: NODE_NAME: \"a/b\" is no usable node name; expected a host name of letters, \
+         digits, dots, dashes and underscores"
+    );
+}
+
+#[test]
+fn without_any_name_for_the_node_the_remedy_is_said() {
+    let nameless = Environment::default();
+    let said = Config::parse(Path::new("c.yaml"), MINIMAL.as_bytes(), &nameless).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "environment: hostname: this host has no usable name; set spec.node in the config, or \
+         DETECTOR_NODE"
+    );
+}
+
+#[test]
+fn k_sink_is_used_only_without_a_sink() {
+    let k_sink = [("K_SINK", "http://broker.example/ns/name")];
+    let url = Url::parse("http://broker.example/ns/name").unwrap();
+    assert_eq!(config(MINIMAL, &k_sink).unwrap().sink, Some(Sink::Url(url)));
+    let configured = config(&format!("{MINIMAL}  sink: {{stdout: {{}}}}\n"), &k_sink);
+    assert_eq!(configured.unwrap().sink, Some(Sink::Stdout));
+    assert_eq!(config(MINIMAL, &[("K_SINK", "")]).unwrap().sink, None);
+    assert_eq!(
+        config(MINIMAL, &[("K_SINK", "broker")]).unwrap_err(),
+        "environment: K_SINK: \"broker\" is no URL (relative URL without a base); expected an http \
+         or https URL, e.g. http://127.0.0.1:8081/edge/default"
+    );
+}
+
+#[test]
+fn k_ce_overrides_are_extension_attributes() {
+    let overrides = |text: &str| config(MINIMAL, &[("K_CE_OVERRIDES", text)]);
+    let good = overrides(r#"{"extensions": {"region": "north", "a1": ""}}"#).unwrap().ce_overrides;
+    assert_eq!(
+        good.into_iter().collect::<Vec<_>>(),
+        [("a1".to_owned(), String::new()), ("region".to_owned(), "north".to_owned()),]
+    );
+    for empty in ["", "{}", r#"{"extensions": null}"#, r#"{"extensions": {}}"#] {
+        assert!(overrides(empty).unwrap().ce_overrides.is_empty(), "{empty}");
+    }
+    let refused = |text: &str| overrides(text).unwrap_err();
+    assert!(refused("{").starts_with("environment: K_CE_OVERRIDES: cannot be read (EOF"));
+    assert_eq!(
+        refused(r#"{"extensions": {"my_ext": "x", "id": "1", "n": 5, "c": "a\nb"}}"#),
+        "environment: K_CE_OVERRIDES: extension \"c\" has control characters, which no HTTP header \
+         can carry\n\
+         environment: K_CE_OVERRIDES: extension \"id\" is an attribute Detector sets itself; \
+         expected another name\n\
+         environment: K_CE_OVERRIDES: extension \"my_ext\" is no attribute name; expected \
+         lower-case letters and digits only\n\
+         environment: K_CE_OVERRIDES: extension \"n\" is 5; expected a string"
+    );
+}
+
+#[test]
+fn a_config_that_is_not_there_is_named() {
+    let said = Config::load(Path::new("/nonexistent/c.yaml"), &environment(&[])).unwrap_err();
+    let expected = "/nonexistent/c.yaml: cannot be read: No such file or directory (os error 2)";
+    assert_eq!(said.to_string(), expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        overrides in ".{0,60}",
+    ) {
+        let variables = environment(&[("K_CE_OVERRIDES", &overrides), ("K_SINK", &overrides)]);
+        let _ = Config::parse(Path::new("c.yaml"), &bytes, &variables);
+        let _ = Config::parse(Path::new("c.yaml"), MINIMAL.as_bytes(), &variables);
+    }
+
+    #[test]
+    fn a_damaged_sample_never_panics(cut in 0..SAMPLE.len(), put in "[a-z0-9:{}\\[\\]\"/. \n-]{0,20}") {
+        let mut bytes = SAMPLE.as_bytes().to_vec();
+        bytes.splice(cut..(cut + put.len()).min(SAMPLE.len()), put.bytes());
+        let _ = Config::parse(Path::new("c.yaml"), &bytes, &environment(&[]));
+    }
+}

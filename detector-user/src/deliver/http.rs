@@ -1,0 +1,210 @@
+//! POST to a URL: CloudEvents HTTP binding, binary content mode, one event a request.
+//!
+//! What Knative's ingress wants (seen on a real one): a `content-type` on every request, no
+//! `Content-Encoding`, no batches, HTTP/1.1 over cleartext. It closes idle connections after
+//! 10 s, so this client drops them after 8 s.
+
+use std::{
+    error::Error,
+    io::ErrorKind,
+    time::{Duration, SystemTime},
+};
+
+use cloudevents::{
+    AttributesReader, AttributesWriter, Event,
+    binding::reqwest::RequestSerializer,
+    event::SpecVersion,
+    message::{BinaryDeserializer, BinarySerializer, MessageAttributeValue, Result as CeResult},
+};
+use futures::{FutureExt, future::BoxFuture};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use reqwest::{Client, RequestBuilder, Response, header::RETRY_AFTER, redirect};
+use url::Url;
+
+use super::{
+    retry::retry_after,
+    sink::{Failure, Sink},
+};
+
+/// How much of an answer's body is read, so that its connection can be used again.
+const BODY_LIMIT: usize = 16 * 1024;
+/// How much of it is shown in a log line.
+const EXCERPT_CHARS: usize = 200;
+
+/// What must be percent-encoded in a header value, besides all that is not ASCII (CloudEvents
+/// HTTP binding 1.0, section 3.1.3.2).
+const HEADER_VALUE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// Time limits of the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// From the first byte out to the last byte of the answer. A Broker over the in-memory
+    /// channel answers only after every subscriber did, so there must be a limit.
+    pub timeout: Duration,
+    /// For the connection alone.
+    pub connect_timeout: Duration,
+    /// An idle connection is dropped after this, before the sink drops it.
+    pub idle_timeout: Duration,
+    /// Idle connections that are kept; as many as there are workers.
+    pub idle_connections: usize,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(3),
+            idle_timeout: Duration::from_secs(8),
+            idle_connections: 8,
+        }
+    }
+}
+
+/// A URL that takes events.
+pub struct HttpSink {
+    name: String,
+    url: Url,
+    client: Client,
+}
+
+impl HttpSink {
+    /// A sink that has not connected yet.
+    pub fn new(name: &str, url: Url, settings: &HttpSettings) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .http1_only()
+            .no_gzip()
+            // The sink is on this site; a proxy from the environment is meant for others.
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .timeout(settings.timeout)
+            .connect_timeout(settings.connect_timeout)
+            .pool_idle_timeout(settings.idle_timeout)
+            .pool_max_idle_per_host(settings.idle_connections)
+            .user_agent(concat!("detector/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { name: name.to_owned(), url, client })
+    }
+
+    async fn post(&self, event: &Event) -> Result<(), Failure> {
+        let mut event = event.clone();
+        if event.datacontenttype().is_none() {
+            // Ingress does not default it.
+            event.set_datacontenttype(Some("application/json"));
+        }
+        let serializer =
+            EscapingSerializer(RequestSerializer::new(self.client.post(self.url.clone())));
+        let request = BinaryDeserializer::deserialize_binary(event, serializer)
+            .map_err(|error| Failure::Unsendable(error.to_string()))?;
+        let response = request.send().await.map_err(failure)?;
+        outcome(response).await
+    }
+}
+
+impl Sink for HttpSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn attempt<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), Failure>> {
+        self.post(event).boxed()
+    }
+}
+
+async fn outcome(mut response: Response) -> Result<(), Failure> {
+    let status = response.status();
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = asked.and_then(|value| retry_after(value, SystemTime::now()));
+    // The status has decided already; a body that breaks off changes nothing.
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > BODY_LIMIT {
+            break;
+        }
+    }
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(Failure::Answer { status, retry_after, excerpt: excerpt(&body) })
+}
+
+/// The body's beginning in printable characters.
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 * EXCERPT_CHARS)]);
+    let printable = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
+    printable.take(EXCERPT_CHARS).collect()
+}
+
+fn failure(error: reqwest::Error) -> Failure {
+    if error.is_builder() {
+        return Failure::Unsendable(chain(&error));
+    }
+    if error.is_timeout() {
+        return Failure::Timeout;
+    }
+    if !error.is_connect() && causes(&error).any(is_close) {
+        return Failure::Closed(chain(&error));
+    }
+    Failure::Network(chain(&error))
+}
+
+/// Whether this says that the other end closed or reset the connection.
+fn is_close(error: &(dyn Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        return error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    }
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(
+        kind,
+        Some(
+            ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof
+        )
+    )
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
+}
+
+/// All causes in one line: reqwest's own message alone says little more than the URL.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The SDK's serializer, plus the percent-encoding of header values, which the SDK leaves out.
+struct EscapingSerializer(RequestSerializer);
+
+/// A header value as the binding wants it. A content type is no CloudEvents string but HTTP's
+/// own header, and stays as it is (section 3.1.1).
+fn escaped(name: &str, value: &MessageAttributeValue) -> MessageAttributeValue {
+    let text = value.to_string();
+    MessageAttributeValue::String(match name {
+        "datacontenttype" => text,
+        _ => utf8_percent_encode(&text, HEADER_VALUE).to_string(),
+    })
+}
+
+impl BinarySerializer<RequestBuilder> for EscapingSerializer {
+    fn set_spec_version(self, version: SpecVersion) -> CeResult<Self> {
+        self.0.set_spec_version(version).map(Self)
+    }
+
+    fn set_attribute(self, name: &str, value: MessageAttributeValue) -> CeResult<Self> {
+        self.0.set_attribute(name, escaped(name, &value)).map(Self)
+    }
+
+    fn set_extension(self, name: &str, value: MessageAttributeValue) -> CeResult<Self> {
+        self.0.set_extension(name, escaped(name, &value)).map(Self)
+    }
+
+    fn end_with_data(self, bytes: Vec<u8>) -> CeResult<RequestBuilder> {
+        self.0.end_with_data(bytes)
+    }
+
+    fn end(self) -> CeResult<RequestBuilder> {
+        self.0.end()
+    }
+}

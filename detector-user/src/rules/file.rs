@@ -1,0 +1,165 @@
+//! Paths -> documents -> a checked [`RuleSet`], or everything that is wrong with them.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    check::{Documents, check},
+    model::RuleSet,
+};
+use crate::yaml::{self, Node, Place, Problem, Problems};
+
+/// Most rules in one set: the width of the classifier's bit vectors.
+pub const MAX_RULES: usize = 1_024;
+/// Most applications in one set.
+pub const MAX_APPLICATIONS: usize = 1_024;
+/// After this many problems the rest of the files is not looked at.
+const ENOUGH_PROBLEMS: usize = 1_000;
+
+/// Why rules were refused; prints every problem on a line of its own.
+pub type RulesError = Problems;
+
+/// Reads files, and directories' `*.yaml` and `*.yml` in the order of their names, as one set.
+pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RulesError> {
+    let mut reader = Reader::default();
+    for path in paths {
+        match files(path) {
+            Ok(files) => files.iter().for_each(|file| reader.path(file)),
+            Err(problem) => reader.lost(problem),
+        }
+    }
+    reader.finish()
+}
+
+/// As [`load`], from text that is there already: (name for messages, bytes).
+pub fn parse(files: &[(&str, &[u8])]) -> Result<RuleSet, RulesError> {
+    let mut reader = Reader::default();
+    for (name, bytes) in files {
+        reader.file(&Arc::from(*name), bytes);
+    }
+    reader.finish()
+}
+
+/// A directory is not descended into: a ConfigMap's volume has its data twice, the second time in
+/// a hidden directory.
+fn files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let refuse = |message: String| Problem::whole(path.display().to_string(), message);
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let entries = entries.map_err(|e| refuse(format!("cannot be listed: {e}")))?;
+    let yaml = |path: &PathBuf| {
+        let extension = path.extension().and_then(OsStr::to_str);
+        matches!(extension, Some("yaml" | "yml")) && path.is_file()
+    };
+    let mut files: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(yaml).collect();
+    files.sort();
+    match files.is_empty() {
+        true => Err(refuse("has no rules; expected *.yaml or *.yml files in it".to_owned())),
+        false => Ok(files),
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    documents: Documents,
+    rules: Counter,
+    applications: Counter,
+    problems: Vec<Problem>,
+}
+
+/// How many documents of a kind there are, and where the first too many stands.
+#[derive(Default)]
+struct Counter {
+    count: usize,
+    first_over: Option<Place>,
+}
+
+impl Counter {
+    /// Counts one; whether it is within the limit.
+    fn admit(&mut self, limit: usize, place: Place) -> bool {
+        self.count += 1;
+        if self.count > limit {
+            self.first_over.get_or_insert(place);
+        }
+        self.count <= limit
+    }
+
+    fn problem(self, limit: usize, what: &str) -> Option<Problem> {
+        let message = format!(
+            "there are {} {what}, this is number {}; expected at most {limit}",
+            self.count,
+            limit + 1
+        );
+        self.first_over.map(|place| Problem { place, field: String::new(), message })
+    }
+}
+
+impl Reader {
+    fn path(&mut self, path: &Path) {
+        match yaml::read(path) {
+            Ok(bytes) => self.file(&path.display().to_string().into(), &bytes),
+            Err(problem) => self.lost(problem),
+        }
+    }
+
+    fn lost(&mut self, problem: Problem) {
+        self.problems.push(problem);
+        self.documents.lost = true;
+    }
+
+    fn file(&mut self, file: &Arc<str>, bytes: &[u8]) {
+        let before = self.problems.len();
+        let documents = yaml::parse(file, bytes, &mut self.problems);
+        self.documents.lost |= self.problems.len() > before;
+        for document in documents {
+            if self.problems.len() < ENOUGH_PROBLEMS {
+                self.document(file, &document);
+            }
+        }
+    }
+
+    fn document(&mut self, file: &Arc<str>, document: &Node) {
+        let place = Place { file: Arc::clone(file), line: document.line, column: document.column };
+        let problems = &mut self.problems;
+        match yaml::kind(file, document, &["Application", "Rule"]) {
+            Ok("Application") => {
+                if self.applications.admit(MAX_APPLICATIONS, place) {
+                    match yaml::typed(file, document, problems) {
+                        Some(application) => self.documents.applications.push(application),
+                        None => self.documents.unreadable.extend(name(document)),
+                    }
+                }
+            }
+            Ok(_) => {
+                if self.rules.admit(MAX_RULES, place) {
+                    self.documents.rules.extend(yaml::typed(file, document, problems));
+                }
+            }
+            Err(problem) => {
+                self.documents.unreadable.extend(name(document));
+                problems.push(problem);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<RuleSet, RulesError> {
+        let set = check(&self.documents, &mut self.problems);
+        self.problems.extend(self.applications.problem(MAX_APPLICATIONS, "applications"));
+        self.problems.extend(self.rules.problem(MAX_RULES, "rules"));
+        Problems::refuse_if_any(self.problems)?;
+        Ok(set)
+    }
+}
+
+fn name(document: &Node) -> Option<String> {
+    document.get("metadata")?.get("name")?.text().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -1,0 +1,171 @@
+//! A rule set in words: what each application is and what each rule needs.
+
+use std::{sync::Arc, time::Duration};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use detector_common::http::HttpMethod;
+use serde::Serialize;
+
+use super::{
+    field::{direction, protocol},
+    model::{Application, Endpoint, HttpRequestMatch, PathMatch, Rule, RuleSet, Signature},
+};
+
+/// An application in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationSummary {
+    /// Its name.
+    pub name: String,
+    /// Where it is served, e.g. `10.45.0.10/32 tcp 80`.
+    pub endpoints: Vec<String>,
+    /// Idle time that ends a session.
+    pub idle: String,
+    /// Idle time that ends a session whose connections are closed.
+    pub linger: String,
+    /// Rules that watch it.
+    pub rules: usize,
+}
+
+/// A rule in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleSummary {
+    /// Its name.
+    pub name: String,
+    /// The application it watches.
+    pub application: String,
+    /// What it fires on, e.g. `uplink http POST /buy`.
+    pub fires_on: String,
+    /// Payload bytes copied for each match.
+    pub payload_bytes: u16,
+    /// Whether it fires only inside a session.
+    pub needs_session: bool,
+    /// At most one event per user in this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every: Option<String>,
+    /// The type of its events.
+    pub emits: String,
+}
+
+impl ApplicationSummary {
+    /// Of each application.
+    pub fn all(set: &RuleSet) -> Vec<Self> {
+        let watches = |application: &Arc<Application>| {
+            set.rules.iter().filter(|rule| rule.application.name == application.name).count()
+        };
+        let of = |application: &Arc<Application>| Self {
+            name: application.name.clone(),
+            endpoints: application.endpoints.iter().map(endpoint).collect(),
+            idle: duration(application.session.idle),
+            linger: duration(application.session.linger),
+            rules: watches(application),
+        };
+        set.applications.iter().map(of).collect()
+    }
+}
+
+impl RuleSummary {
+    /// Of each rule.
+    pub fn all(set: &RuleSet) -> Vec<Self> {
+        set.rules.iter().map(|rule| Self::of(rule)).collect()
+    }
+
+    fn of(rule: &Rule) -> Self {
+        Self {
+            name: rule.name.clone(),
+            application: rule.application.name.clone(),
+            fires_on: fires_on(rule),
+            payload_bytes: rule.capture,
+            needs_session: rule.needs_session,
+            every: rule.every.map(duration),
+            emits: rule.emit.event_type.clone(),
+        }
+    }
+
+    fn needs(&self) -> String {
+        let payload =
+            (self.payload_bytes > 0).then(|| format!("{} payload bytes", self.payload_bytes));
+        let session = self.needs_session.then(|| "an open session".to_owned());
+        let every = self.every.as_ref().map(|every| format!("one per {every} and user"));
+        let needs: Vec<String> = [payload, session, every].into_iter().flatten().collect();
+        if needs.is_empty() { "nothing".to_owned() } else { needs.join(", ") }
+    }
+}
+
+/// Tables for people.
+pub fn table(set: &RuleSet) -> String {
+    let mut applications = new_table(["APPLICATION", "ENDPOINTS", "SESSION ENDS", "RULES"]);
+    for a in ApplicationSummary::all(set) {
+        let ends = format!("after {} idle, {} once closed", a.idle, a.linger);
+        applications.add_row([a.name, a.endpoints.join("\n"), ends, a.rules.to_string()]);
+    }
+    let mut rules = new_table(["RULE", "APPLICATION", "FIRES ON", "NEEDS", "EMITS"]);
+    for r in RuleSummary::all(set) {
+        let needs = r.needs();
+        rules.add_row([r.name, r.application, r.fires_on, needs, r.emits]);
+    }
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let mut parts = Vec::new();
+    if !set.applications.is_empty() {
+        parts.push(applications.trim_fmt());
+    }
+    if !set.rules.is_empty() {
+        parts.push(rules.trim_fmt());
+    }
+    parts.push(format!(
+        "{}, {}: good",
+        counted(set.applications.len(), "application"),
+        counted(set.rules.len(), "rule")
+    ));
+    parts.join("\n\n")
+}
+
+fn new_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    // The terminal's width, if it is one; no colours and no lines that a pipe would have to skip.
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header);
+    table
+}
+
+fn fires_on(rule: &Rule) -> String {
+    let what = match &rule.signature {
+        Signature::TcpOpened => "TCP connection opened".to_owned(),
+        Signature::UdpFirstPacket => "first packet of a UDP flow".to_owned(),
+        Signature::HttpRequest(request) => http(request),
+        Signature::SessionStarted => "session started".to_owned(),
+        Signature::SessionEnded => "session ended".to_owned(),
+    };
+    let mut words: Vec<String> =
+        rule.direction.map(|d| direction(d).to_owned()).into_iter().collect();
+    words.push(what);
+    if !rule.ue.is_empty() {
+        let ue: Vec<String> = rule.ue.iter().map(ToString::to_string).collect();
+        words.push(format!("by {}", ue.join(", ")));
+    }
+    words.join(" ")
+}
+
+fn http(request: &HttpRequestMatch) -> String {
+    let methods: Vec<&str> = request.methods.iter().map(|m: &HttpMethod| m.token()).collect();
+    let methods = if methods.is_empty() { "request".to_owned() } else { methods.join("|") };
+    match &request.path {
+        PathMatch::Any => format!("HTTP {methods}"),
+        PathMatch::Exact(path) => format!("HTTP {methods} {path}"),
+        PathMatch::Prefix(prefix) => format!("HTTP {methods} {prefix}..."),
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> String {
+    let ports = match (*endpoint.ports.start(), *endpoint.ports.end()) {
+        (0 | 1, u16::MAX) => "all ports".to_owned(),
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    format!("{} {} {ports}", endpoint.prefix, protocol(endpoint.protocol))
+}
+
+fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

@@ -1,0 +1,26 @@
+//! Files that people write: YAML text -> spanned tree -> typed raw documents, with every mistake
+//! placed at its line, column and field.
+//!
+//! ```text
+//! text --node--> Node (values with places) --typed--> serde types with Field<T> --checks--> model
+//!                                                      `--> problem (collected, not first only)
+//! ```
+//! serde stops at the first error and forgets where a value stood. So the text becomes a [`Node`]
+//! tree first, and a small serde `Deserializer` over it records what it must refuse and goes on.
+
+mod document;
+mod field;
+#[cfg(test)]
+pub(crate) mod golden;
+mod node;
+mod problem;
+mod scalar;
+mod typed;
+
+pub use document::kind;
+pub use field::Field;
+pub use node::{Key, MAX_FILE_BYTES, Node, Value, parse, read};
+pub use problem::{Place, Problem, Problems, did_you_mean, one_of};
+pub(crate) use scalar::scalar;
+pub use scalar::{ByteSize, Cidr, Name, Period, Scalar};
+pub use typed::typed;
