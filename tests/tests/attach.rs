@@ -4,7 +4,6 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -22,9 +21,9 @@ use detector_user::attach::{
     privileges::{KernelFeatures, Release},
     programs::KernelProgram,
 };
+use detector_user::source;
 use nix::sched::{CloneFlags, unshare};
 
-const OBJECT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/detector.bpf.o");
 /// Set for the process that is to be killed: which kernel to act for.
 const CHILD: &str = "DETECTOR_TEST_ATTACH_CHILD";
 
@@ -41,8 +40,8 @@ fn own_namespace() -> Result<(), &'static str> {
     if !testbed::root::is_root() {
         return Err("needs root (namespaces, kernel programs)");
     }
-    if !Path::new(OBJECT).exists() {
-        return Err("no target/bpf/detector.bpf.o; run `cargo xtask build`");
+    if source::object::embedded().is_err() {
+        return Err("built without the kernel programs; run `cargo xtask build`");
     }
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace for this thread");
     // No packets but ours: IPv6 would look for neighbours and routers.
@@ -69,7 +68,7 @@ fn veth() {
 }
 
 fn object() -> Ebpf {
-    Ebpf::load_file(OBJECT).expect("the kernel object")
+    Ebpf::load(source::object::embedded().expect("the kernel object")).expect("it loads")
 }
 
 fn wish(pattern: &str, hook: Hook, directions: Directions) -> DeviceWish {
