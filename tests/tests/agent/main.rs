@@ -7,4 +7,5 @@ mod pressure;
 mod reload;
 mod sessions;
 mod startup;
+mod tun;
 mod watching;
