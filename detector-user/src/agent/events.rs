@@ -36,15 +36,10 @@ pub(super) struct EventMaker {
 
 impl EventMaker {
     /// To be called inside the runtime that delivers.
-    pub(super) fn new(
-        config: &Config,
-        overrides: Overrides,
-        delivery: Arc<Delivery>,
-        output: Output,
-    ) -> Self {
+    pub(super) fn new(config: &Config, delivery: Arc<Delivery>, output: Output) -> Self {
         Self {
             identity: Identity { site: config.site.clone(), node: config.node.clone() },
-            overrides,
+            overrides: config.ce_overrides.clone(),
             delivery,
             rules: HashMap::new(),
             output,
