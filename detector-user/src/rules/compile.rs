@@ -239,7 +239,7 @@ impl<'a> Builder<'a> {
                 id: stable_id(&application.name),
                 row: self.row_number(row),
                 tracks_udp: u32::from(tracks_udp),
-                reserved: 0,
+                words: words_used(&row),
             });
         }
         Ok(entries)
@@ -459,6 +459,12 @@ fn path_allows(rule: &Rule, start: &[u8]) -> bool {
         | Signature::SessionStarted
         | Signature::SessionEnded => false,
     }
+}
+
+/// A bit for each word of a row that is not 0.
+fn words_used(row: &Row) -> u32 {
+    let used = row.0.iter().enumerate().filter(|(_, bits)| **bits != 0);
+    used.fold(0, |words, (word, _)| words | 1 << word)
 }
 
 /// Up to 32 bytes as the packet path loads them: words of the machine's order, 0 beyond the end.
