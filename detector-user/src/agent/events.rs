@@ -40,14 +40,13 @@ impl EventMaker {
     /// To be called inside the runtime that delivers. After `give_up` nothing waits for room.
     pub(super) fn new(
         config: &Config,
-        overrides: Overrides,
         delivery: Arc<Delivery>,
         output: Output,
         give_up: CancellationToken,
     ) -> Self {
         Self {
             identity: Identity { site: config.site.clone(), node: config.node.clone() },
-            overrides,
+            overrides: config.ce_overrides.clone(),
             delivery,
             rules: HashMap::new(),
             output,

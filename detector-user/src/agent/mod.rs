@@ -20,7 +20,6 @@ use tracing::{info, warn};
 use crate::{
     admin::{Admin, Readiness},
     attach::{Attacher, Changes, DeviceWish, State, Watcher, trouble::Level},
-    cloudevent::Overrides,
     config::{Config, Environment, Sink},
     deliver::{self, Delivery, HttpSettings, Target},
     metrics::Metrics,
@@ -99,9 +98,8 @@ impl Agent {
         let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
         readiness.met(RULES);
         let delivery = Arc::new(start_delivery(&config, output, &metrics)?);
-        let (overrides, give_up) = (overrides(&config)?, CancellationToken::new());
-        let events =
-            events::EventMaker::new(&config, overrides, delivery.clone(), output, give_up.clone());
+        let give_up = CancellationToken::new();
+        let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
         let reader = reader::Reader::start(ring, sessions, reloader.history(), events)?;
         let wishes: Vec<DeviceWish> =
             config.devices.iter().map(wish).collect::<anyhow::Result<_>>()?;
@@ -197,11 +195,6 @@ impl Agent {
 fn wish(selector: &crate::config::DeviceSelector) -> anyhow::Result<DeviceWish> {
     let pattern = selector.pattern.as_str().parse()?;
     Ok(DeviceWish { pattern, hook: selector.hook, directions: selector.directions })
-}
-
-fn overrides(config: &Config) -> anyhow::Result<Overrides> {
-    let extensions = serde_json::json!({ "extensions": config.ce_overrides });
-    Ok(Overrides::parse(&extensions.to_string())?)
 }
 
 fn start_delivery(config: &Config, output: Output, metrics: &Metrics) -> anyhow::Result<Delivery> {

@@ -32,19 +32,22 @@ pub struct Overrides {
 pub enum OverridesError {
     /// Not JSON, or not of the expected shape.
     #[error(
-        "K_CE_OVERRIDES: {0}; expected {{\"extensions\": {{\"name\": \"value\"}}}}, \
+        "cannot be read ({0}); expected {{\"extensions\": {{\"name\": \"value\"}}}}, \
          as a SinkBinding's spec.ceOverrides gives it"
     )]
     Shape(#[from] serde_json::Error),
     /// A name that CloudEvents does not allow for an extension.
     #[error(
-        "K_CE_OVERRIDES: extension name {0:?}: expected letters and digits only \
+        "extension name {0:?}: expected letters and digits only \
          (CloudEvents 1.0, attribute naming)"
     )]
     Name(String),
     /// A name that is taken.
-    #[error("K_CE_OVERRIDES: {0:?} is an attribute of CloudEvents itself, choose another name")]
+    #[error("{0:?} is an attribute of CloudEvents itself, choose another name")]
     Reserved(String),
+    /// A value that no HTTP header can carry.
+    #[error("the value of {0:?} has control characters, which no HTTP header can carry")]
+    Value(String),
 }
 
 /// As Knative writes it.
@@ -81,6 +84,9 @@ fn checked((name, value): (String, String)) -> Result<(String, String), Override
     if RESERVED.contains(&name.as_str()) {
         return Err(OverridesError::Reserved(name));
     }
+    if value.chars().any(char::is_control) {
+        return Err(OverridesError::Value(name));
+    }
     Ok((name, value))
 }
 
@@ -110,6 +116,7 @@ mod tests {
         assert!(error(r#"{"extensions": {"my_site": "x"}}"#).contains("\"my_site\""));
         assert!(error(r#"{"extensions": {"": "x"}}"#).contains("letters and digits"));
         assert!(error(r#"{"extensions": {"Id": "x"}}"#).contains("\"id\" is an attribute"));
+        assert!(error(r#"{"extensions": {"a": "x\ny"}}"#).contains("\"a\" has control characters"));
     }
 
     #[test]

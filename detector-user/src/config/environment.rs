@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::Value;
-
-use crate::yaml::Problem;
+use crate::{cloudevent::Overrides, yaml::Problem};
 
 /// Environment variables and the host's name.
 #[derive(Clone, Debug, Default)]
@@ -41,59 +38,11 @@ pub(super) fn problem(variable: &str, message: String) -> Problem {
 }
 
 /// `K_CE_OVERRIDES` (Knative `SinkBinding` and sources): extension attributes for every event.
-pub(super) fn ce_overrides(
-    environment: &Environment,
-    problems: &mut Vec<Problem>,
-) -> BTreeMap<String, String> {
+pub(super) fn ce_overrides(environment: &Environment, problems: &mut Vec<Problem>) -> Overrides {
     const NAME: &str = "K_CE_OVERRIDES";
-    const EXPECTED: &str = "JSON such as {\"extensions\": {\"site\": \"edge\"}}";
-    #[derive(Deserialize)]
-    struct Overrides {
-        #[serde(default)]
-        extensions: Option<BTreeMap<String, Value>>,
-    }
-    let Some(text) = environment.get(NAME) else { return BTreeMap::new() };
-    let overrides: Overrides = match serde_json::from_str(text) {
-        Ok(overrides) => overrides,
-        Err(e) => {
-            problems.push(problem(NAME, format!("cannot be read ({e}); expected {EXPECTED}")));
-            return BTreeMap::new();
-        }
-    };
-    let mut extensions = BTreeMap::new();
-    for (name, value) in overrides.extensions.unwrap_or_default() {
-        match extension(&name, &value) {
-            Ok(text) => drop(extensions.insert(name, text)),
-            Err(why) => problems.push(problem(NAME, format!("extension \"{name}\" {why}"))),
-        }
-    }
-    extensions
-}
-
-/// CloudEvents 1.0 section 3: attribute names are lower-case letters and digits; ingress answers
-/// 400 to anything else, for every event.
-fn extension(name: &str, value: &Value) -> Result<String, String> {
-    const CORE: [&str; 9] = [
-        "id",
-        "source",
-        "specversion",
-        "type",
-        "datacontenttype",
-        "dataschema",
-        "subject",
-        "time",
-        "data",
-    ];
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    if name.is_empty() || !name.bytes().all(plain) {
-        return Err("is no attribute name; expected lower-case letters and digits only".to_owned());
-    }
-    if CORE.contains(&name) {
-        return Err("is an attribute Detector sets itself; expected another name".to_owned());
-    }
-    match value.as_str() {
-        Some(text) if !text.chars().any(char::is_control) => Ok(text.to_owned()),
-        Some(_) => Err("has control characters, which no HTTP header can carry".to_owned()),
-        None => Err(format!("is {value}; expected a string")),
-    }
+    let Some(text) = environment.get(NAME) else { return Overrides::default() };
+    Overrides::parse(text).unwrap_or_else(|error| {
+        problems.push(problem(NAME, error.to_string()));
+        Overrides::default()
+    })
 }

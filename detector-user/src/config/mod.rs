@@ -7,7 +7,6 @@ mod environment;
 mod raw;
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,7 +20,10 @@ pub use device::{DevicePattern, DeviceSelector, Directions, Hook};
 pub use environment::Environment;
 pub use raw::ConfigDocument;
 
-use crate::yaml::{self, Place, Problem, Problems};
+use crate::{
+    cloudevent::Overrides,
+    yaml::{self, Place, Problem, Problems},
+};
 
 /// Everything `detector run` has to know besides the rules.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,7 +41,7 @@ pub struct Config {
     /// Where events go: the config's `sink`, else `K_SINK`.
     pub sink: Option<Sink>,
     /// Extension attributes set on every event (`K_CE_OVERRIDES`).
-    pub ce_overrides: BTreeMap<String, String>,
+    pub ce_overrides: Overrides,
     /// How events are delivered.
     pub delivery: Delivery,
     /// The address of metrics and health.
@@ -79,7 +81,7 @@ pub struct Delivery {
     pub backoff: Duration,
     /// Requests in flight.
     pub concurrency: usize,
-    /// Events waiting; one more is dropped and counted.
+    /// Events that wait or are being sent; then the agent stops reading the ring buffer.
     pub queue: usize,
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::yaml::golden;
+use crate::{rules, yaml::golden};
 
 const SAMPLE: &str = include_str!("../../../manifests/samples/detector/config.yaml");
 const MINIMAL: &str = "apiVersion: detector.dev/v1alpha1
@@ -40,7 +40,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.devices[0].hook, Hook::Auto);
     assert_eq!(config.devices[0].directions, Directions::Both);
     assert_eq!(config.rules, [Path::new("/etc/detector/rules.d"), Path::new("/etc/more.yaml")]);
-    assert_eq!((config.sink, config.ce_overrides.len()), (None, 0));
+    assert_eq!((config.sink, config.ce_overrides), (None, Overrides::default()));
     assert_eq!(config.delivery, Delivery::default());
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
     assert_eq!(config.limits, Limits { sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 });
@@ -136,27 +136,62 @@ fn k_sink_is_used_only_without_a_sink() {
 
 #[test]
 fn k_ce_overrides_are_extension_attributes() {
-    let overrides = |text: &str| config(MINIMAL, &[("K_CE_OVERRIDES", text)]);
-    let good = overrides(r#"{"extensions": {"region": "north", "a1": ""}}"#).unwrap().ce_overrides;
+    let overrides =
+        |text: &str| config(MINIMAL, &[("K_CE_OVERRIDES", text)]).map(|config| config.ce_overrides);
+    let text = r#"{"extensions": {"region": "north", "a1": ""}}"#;
+    assert_eq!(overrides(text).unwrap(), Overrides::parse(text).unwrap());
+    assert_ne!(overrides(text).unwrap(), Overrides::default());
+    assert_eq!(overrides("").unwrap(), Overrides::default());
+    let refused = overrides("{").unwrap_err();
+    assert!(refused.starts_with("environment: K_CE_OVERRIDES: cannot be read (EOF"), "{refused}");
     assert_eq!(
-        good.into_iter().collect::<Vec<_>>(),
-        [("a1".to_owned(), String::new()), ("region".to_owned(), "north".to_owned()),]
+        overrides(r#"{"extensions": {"id": "1"}}"#).unwrap_err(),
+        "environment: K_CE_OVERRIDES: \"id\" is an attribute of CloudEvents itself, choose another \
+         name"
     );
-    for empty in ["", "{}", r#"{"extensions": null}"#, r#"{"extensions": {}}"#] {
-        assert!(overrides(empty).unwrap().ce_overrides.is_empty(), "{empty}");
+}
+
+/// The repository's `manifests/`.
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+/// A config's rules file lies beside it or, for an overlay, in the base: kustomize puts both into
+/// one ConfigMap.
+fn shipped_rules(config: &Config) -> Vec<PathBuf> {
+    let of_base = |rules: &PathBuf| manifests().join("base").join(rules.file_name().unwrap());
+    let find = |rules: &PathBuf| if rules.exists() { rules.clone() } else { of_base(rules) };
+    config.rules.iter().map(find).collect()
+}
+
+#[test]
+fn every_shipped_config_loads_with_its_rules() {
+    let mut loaded = 0;
+    for path in glob::glob(manifests().join("**/config.yaml").to_str().unwrap()).unwrap() {
+        let path = path.unwrap();
+        let config = Config::load(&path, &environment(&[])).unwrap_or_else(|e| panic!("{e}"));
+        let set = rules::file::load(&shipped_rules(&config)).unwrap_or_else(|e| panic!("{e}"));
+        let pools: Vec<IpNet> = config.ue_pools.iter().map(|pool| pool.cidr).collect();
+        rules::compile::compile(&set, &pools, 1)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        loaded += 1;
     }
-    let refused = |text: &str| overrides(text).unwrap_err();
-    assert!(refused("{").starts_with("environment: K_CE_OVERRIDES: cannot be read (EOF"));
-    assert_eq!(
-        refused(r#"{"extensions": {"my_ext": "x", "id": "1", "n": 5, "c": "a\nb"}}"#),
-        "environment: K_CE_OVERRIDES: extension \"c\" has control characters, which no HTTP header \
-         can carry\n\
-         environment: K_CE_OVERRIDES: extension \"id\" is an attribute Detector sets itself; \
-         expected another name\n\
-         environment: K_CE_OVERRIDES: extension \"my_ext\" is no attribute name; expected \
-         lower-case letters and digits only\n\
-         environment: K_CE_OVERRIDES: extension \"n\" is 5; expected a string"
-    );
+    assert!(loaded >= 4, "base, site-a, demo, samples; found {loaded}");
+}
+
+#[test]
+fn in_a_cluster_the_sink_is_k_sink_and_the_probes_ask_the_admin_port() {
+    let daemonset = std::fs::read_to_string(manifests().join("base/daemonset.yaml")).unwrap();
+    let probes = daemonset.matches("httpGet").count();
+    for file in ["base/config.yaml", "overlays/site-a/config.yaml"] {
+        let config = Config::load(&manifests().join(file), &environment(&[])).unwrap();
+        assert_eq!(config.sink, None, "{file}");
+        let listen = config.admin.listen;
+        let asked = format!("httpGet: {{host: {}, path:", listen.ip());
+        assert_eq!(daemonset.matches(&asked).count(), probes, "{file}");
+        let port = format!("port: {}}}", listen.port());
+        assert_eq!(daemonset.matches(&port).count(), probes, "{file}");
+    }
 }
 
 #[test]

@@ -44,6 +44,18 @@ fn bad_files_are_refused_with_place_field_and_advice() {
 }
 
 #[test]
+fn every_shipped_rules_file_loads() {
+    let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/**/rules*.yaml");
+    let mut loaded = 0;
+    for path in glob::glob(manifests.to_str().unwrap()).unwrap() {
+        let set = load(&[path.unwrap()]).unwrap_or_else(|e| panic!("{e}"));
+        assert!(!set.rules.is_empty());
+        loaded += 1;
+    }
+    assert!(loaded >= 3, "base, demo, samples; found {loaded}");
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let set = set(&rule("r", "match: {http: {}}"));
     let application = &set.applications[0];
