@@ -87,6 +87,7 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;
     draft.rows = rows(&watched, &found, start);
+    draft.words = application.words;
     report(facts, &session, tables, head, state);
 }
 
@@ -352,7 +353,11 @@ fn fill_record(
 fn collect_rules<T: Tables>(draft: &mut Draft, tables: &T, head: &Generation) -> u32 {
     let Some([a, b, c, d, e, f]) = load_rows(draft, tables, head) else { return 0 };
     draft.over = 0;
+    let words = draft.words;
     for word in 0..ROW_WORDS {
+        if words & (1 << word) == 0 {
+            continue;
+        }
         let mut bits = a.0[word] & b.0[word] & c.0[word] & d.0[word] & e.0[word] & f.0[word];
         for _ in 0..MAX_MATCHES {
             if bits == 0 {

@@ -193,8 +193,9 @@ pub struct ApplicationEntry {
     pub row: u32,
     /// 1 when one of its rules asks for the first packet of UDP flows.
     pub tracks_udp: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// A bit for each word of its row that is not 0: only those are ANDed, so that an application
+    /// pays for its own rules and not for all.
+    pub words: u32,
 }
 
 /// What the kernel needs of one rule once it matched.

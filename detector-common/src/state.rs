@@ -146,8 +146,8 @@ pub struct Draft {
     pub rows: [u32; 5],
     /// See [`crate::verifier::forget`].
     pub opaque: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// [`crate::rule::ApplicationEntry::words`].
+    pub words: u32,
     /// Rules that matched beyond those the record has room for.
     pub over: u32,
     /// The record's head; in the kernel the payload follows at once.

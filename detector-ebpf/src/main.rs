@@ -47,14 +47,18 @@ fn detector_xdp_ip(context: XdpContext) -> u32 {
 /// TC, ingress or egress, on an Ethernet device.
 #[classifier]
 fn detector_tc_ethernet(context: TcContext) -> i32 {
-    inspect(packet::Tc::new(&context), Layer::Ethernet);
+    if let Some(packet) = packet::Tc::new(&context) {
+        inspect(packet, Layer::Ethernet);
+    }
     TC_ACT_UNSPEC
 }
 
 /// TC, ingress or egress, on a device without link-layer header.
 #[classifier]
 fn detector_tc_ip(context: TcContext) -> i32 {
-    inspect(packet::Tc::new(&context), Layer::Ip);
+    if let Some(packet) = packet::Tc::new(&context) {
+        inspect(packet, Layer::Ip);
+    }
     TC_ACT_UNSPEC
 }
 

@@ -6,6 +6,8 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_md,
     helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    macros::map,
+    maps::PerCpuArray,
     programs::{TcContext, XdpContext},
 };
 use detector_common::packet::PacketBytes;
@@ -24,6 +26,20 @@ pub(crate) trait HookPacket: PacketBytes {
     /// `destination` is valid for writing `length` bytes.
     unsafe fn copy(&self, offset: u32, destination: *mut u8, length: u32) -> bool;
 }
+
+/// The longest header, IPv6.
+const COPY: usize = 40;
+
+/// Where TC copies headers to, one place per CPU: the compiler reads them in whole words, which the
+/// verifier allows at any address in a map, but on the stack only at multiples of their size.
+#[map]
+static HEADERS: PerCpuArray<[u8; COPY]> = PerCpuArray::with_max_entries(1, 0);
+
+/// A place on the stack for bytes that are copied from a packet. Headers are read in whole words,
+/// which the verifier allows at any address in a packet but only at multiples of their size on the
+/// stack.
+#[repr(C, align(8))]
+struct Aligned<T>(MaybeUninit<T>);
 
 /// A packet at XDP: read in place.
 pub(crate) struct Xdp<'a> {
@@ -58,18 +74,18 @@ impl PacketBytes for Xdp<'_> {
     #[inline(always)]
     fn load_payload<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
         let offset = verifier::bounded_offset(offset)?;
-        let mut value = MaybeUninit::<T>::uninit();
+        let mut value = Aligned(MaybeUninit::<T>::uninit());
         // SAFETY: the destination is as large as said.
         let done = unsafe {
             bpf_xdp_load_bytes(
                 self.md(),
                 offset as u32,
-                value.as_mut_ptr().cast(),
+                value.0.as_mut_ptr().cast(),
                 size_of::<T>() as u32,
             )
         };
         // SAFETY: the helper wrote all of it, and every bit pattern is a T (FromBytes).
-        (done == 0).then(|| unsafe { value.assume_init() })
+        (done == 0).then(|| unsafe { value.0.assume_init() })
     }
 
     #[inline(always)]
@@ -96,31 +112,39 @@ impl HookPacket for Xdp<'_> {
 /// A packet at TC. Only 74 bytes of it are sure to be linear, so it is read through the helper.
 pub(crate) struct Tc<'a> {
     context: &'a TcContext,
+    copy: *mut [u8; COPY],
 }
 
 impl<'a> Tc<'a> {
     #[inline(always)]
-    pub(crate) fn new(context: &'a TcContext) -> Self {
-        Self { context }
+    pub(crate) fn new(context: &'a TcContext) -> Option<Self> {
+        Some(Self { context, copy: HEADERS.get_ptr_mut(0)? })
     }
 }
 
 impl PacketBytes for Tc<'_> {
     #[inline(always)]
     fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        const { assert!(size_of::<T>() <= COPY) };
         let offset = verifier::bounded_offset(offset)?;
-        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the copy has room for a T, as asserted.
+        let done = unsafe { self.copy(offset as u32, self.copy.cast(), size_of::<T>() as u32) };
+        // Read even when nothing was copied: of a `None` without a value LLVM makes a register that
+        // was never written, and shifts it about, which the verifier refuses.
+        // SAFETY: a map value, never uninitialised; every bit pattern is a T (FromBytes).
+        let value = unsafe { self.copy.cast::<T>().read_unaligned() };
+        done.then_some(value)
+    }
+
+    #[inline(always)]
+    fn load_payload<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
+        let offset = verifier::bounded_offset(offset)?;
+        let mut value = Aligned(MaybeUninit::<T>::uninit());
         // SAFETY: the destination is as large as said.
-        let done = unsafe {
-            bpf_skb_load_bytes(
-                self.context.as_ptr().cast(),
-                offset as u32,
-                value.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-            )
-        };
+        let done =
+            unsafe { self.copy(offset as u32, value.0.as_mut_ptr().cast(), size_of::<T>() as u32) };
         // SAFETY: the helper wrote all of it, and every bit pattern is a T (FromBytes).
-        (done == 0).then(|| unsafe { value.assume_init() })
+        done.then(|| unsafe { value.0.assume_init() })
     }
 
     #[inline(always)]

@@ -41,6 +41,8 @@ pub struct OpenSession {
     /// The last packet that was known of, for sessions the kernel has forgotten.
     seen: SessionSnapshot,
     quiet: bool,
+    /// The one entry of [`SessionTable::deadlines`] that counts; its others are stale.
+    deadline: u64,
 }
 
 /// A session that has ended.
@@ -96,7 +98,7 @@ impl SessionTable {
             return None;
         }
         let name = format!("{} {} {start_ns}", record.flow.ue_ip, application.name);
-        self.schedule(&key, start_ns, start_ns + nanos(application.session.idle));
+        let deadline = start_ns + nanos(application.session.idle);
         let session = OpenSession {
             id: Uuid::new_v5(&self.seed, name.as_bytes()).to_string(),
             application,
@@ -107,8 +109,11 @@ impl SessionTable {
             detections: 0,
             seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
             quiet: false,
+            deadline,
         };
-        let before = self.open.insert(key, session)?;
+        let before = self.open.insert(key, session);
+        self.schedule(&key, start_ns, deadline);
+        let before = before?;
         let seen = before.seen;
         Some(ended(before, &seen, SessionEndReason::Evicted))
     }
@@ -117,8 +122,11 @@ impl SessionTable {
     pub fn quiet(&mut self, key: &SessionKey, start_ns: u64, now_ns: u64) {
         let Some(session) = self.get_mut(key, start_ns) else { return };
         session.quiet = true;
-        let linger = nanos(session.application.session.linger);
-        self.schedule(key, start_ns, now_ns + linger);
+        let deadline = now_ns + nanos(session.application.session.linger);
+        // A look that comes earlier finds the session quiet, and looks again when it must.
+        if deadline < session.deadline {
+            self.schedule(key, start_ns, deadline);
+        }
     }
 
     /// Looks at the sessions whose deadline has come; gives those that have ended.
@@ -130,6 +138,9 @@ impl SessionTable {
             }
             self.deadlines.pop();
             let key: SessionKey = zerocopy::transmute!(key);
+            if self.get_mut(&key, start_ns).is_none_or(|session| session.deadline != deadline) {
+                continue;
+            }
             all.extend(self.check(&key, start_ns, now_ns, kernel));
         }
         all
@@ -188,6 +199,8 @@ impl SessionTable {
     }
 
     fn schedule(&mut self, key: &SessionKey, start_ns: u64, deadline: u64) {
+        let Some(session) = self.get_mut(key, start_ns) else { return };
+        session.deadline = deadline;
         self.deadlines.push(Reverse((deadline, start_ns, zerocopy::transmute!(*key))));
     }
 }
@@ -216,3 +229,7 @@ fn ended(session: OpenSession, state: &SessionSnapshot, reason: SessionEndReason
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

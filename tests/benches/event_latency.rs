@@ -22,8 +22,8 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let (ue, dn) = (Netns::new("bench-ue")?, Netns::new("bench-dn")?);
-    netns::veth((&ue, "up"), (&dn, "n6"))?;
-    for (namespace, device, address) in [(&ue, "up", "10.60.0.2/8"), (&dn, "n6", "10.45.0.10/8")] {
+    netns::veth((&ue, "n3"), (&dn, "n6"))?;
+    for (namespace, device, address) in [(&ue, "n3", "10.60.0.2/8"), (&dn, "n6", "10.45.0.10/8")] {
         namespace.ip(&format!("address add {address} dev {device}"))?;
     }
     let _app = App::start(dn.listen("10.45.0.10:80".parse()?)?)?;

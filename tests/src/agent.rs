@@ -65,10 +65,21 @@ impl<'n> Agent<'n> {
         admin: SocketAddr,
         follow: impl Fn(Output, &str) + Send + Sync + 'static,
     ) -> Result<Self> {
-        let mut command = command(namespace)?;
-        command.args(["run", "--output", "json", "--config"]).arg(config);
+        let command = Self::command(namespace, config)?;
         let process = Process::spawn_and_follow("detector run", command, follow)?;
         Ok(Self { process, namespace, admin })
+    }
+
+    /// The command that the others start, e.g. to run it as another user.
+    pub fn command(namespace: Option<&Netns>, config: &Path) -> Result<Command> {
+        let mut command = command(namespace)?;
+        command.args(["run", "--output", "json", "--config"]).arg(config);
+        Ok(command)
+    }
+
+    /// Starts a command made of [`Agent::command`], e.g. with other environment variables.
+    pub fn of(namespace: Option<&'n Netns>, command: Command, admin: SocketAddr) -> Result<Self> {
+        Ok(Self { process: Process::spawn("detector run", command)?, namespace, admin })
     }
 
     /// Waits until `/readyz` answers 200; fails at once when the agent ends before that.

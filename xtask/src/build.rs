@@ -13,8 +13,11 @@ use crate::{env::Env, setup::bpf_linker, shell};
 
 const BPF_TARGET: &str = "bpfel-unknown-none";
 
-/// How the kernel programs are compiled: with BTF for the verifier's messages.
-const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf";
+/// How the kernel programs are compiled: with BTF for the verifier's messages, and with loads of
+/// whole words from packets, which need not be aligned on the machines that run UPFs (x86-64,
+/// arm64); else LLVM reads them byte by byte, which made the XDP program an eighth longer.
+const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf \
+     -C link-arg=--cpu-features=+allows-misaligned-mem-access";
 
 /// Options of `cargo xtask build`.
 #[derive(clap::Args, Default)]

@@ -156,12 +156,12 @@ impl Agent {
             Ok(changes) => say(&changes),
             Err(error) => warn!("devices: {error}"),
         }
-        self.devices.set(self.attacher.status());
-        if self.attacher.is_ready() {
-            self.readiness.met(ATTACHED);
-        } else {
-            self.readiness.unmet(ATTACHED, "a device is missing or cannot be watched, see /status");
+        let devices = self.attacher.status();
+        match observe::unwatched(&devices) {
+            None => self.readiness.met(ATTACHED),
+            Some(why) => self.readiness.unmet(ATTACHED, why),
         }
+        self.devices.set(devices);
     }
 
     /// Detach, read what the kernel still has, end the sessions, deliver, in this order.

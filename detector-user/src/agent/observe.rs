@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{reader::SharedCounts, reload::SharedMaps};
 use crate::{
     admin::StatusProvider,
-    attach::DeviceStatus,
+    attach::{DeviceStatus, State},
     metrics::{Family, Kind, Metrics, Sample},
     pipeline::PipelineCounts,
     source::kernel::PacketCounters,
@@ -29,6 +29,21 @@ impl Devices {
     fn get(&self) -> Vec<DeviceStatus> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Which devices are not watched as wished, and why; `None` when all are.
+pub(super) fn unwatched(devices: &[DeviceStatus]) -> Option<String> {
+    let why = |status: &DeviceStatus| {
+        let reasons = match &status.state {
+            State::Attached { .. } | State::Waiting => return None,
+            State::NotAttached { reasons } => reasons.iter().map(|it| it.what.as_str()).collect(),
+            State::Missing { reason } => vec![reason.what.as_str()],
+        };
+        let device = status.device.as_ref().unwrap_or(&status.pattern);
+        Some(format!("{device}: {}", reasons.join(", ")))
+    };
+    let all: Vec<String> = devices.iter().filter_map(why).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 fn current(counts: &SharedCounts) -> PipelineCounts {

@@ -130,13 +130,19 @@ fn mapped(net: IpNet) -> Prefix {
     }
 }
 
+/// Whether every address of `inner` is one of `outer`. An IPv6 prefix as short as `::/0` holds no
+/// IPv4 address, though the mapped form lies within it: on the wire they are different families.
 fn contains(outer: Prefix, inner: Prefix) -> bool {
+    is_v4(outer) == is_v4(inner) && covers(outer, inner)
+}
+
+fn covers(outer: Prefix, inner: Prefix) -> bool {
     let mask = u128::MAX.checked_shl(128 - u32::from(outer.1)).unwrap_or(0);
     outer.1 <= inner.1 && inner.0 & mask == outer.0 & mask
 }
 
 fn is_v4(prefix: Prefix) -> bool {
-    contains((0xffff_0000_0000, 96), prefix)
+    covers((0xffff_0000_0000, 96), prefix)
 }
 
 /// The address as the packet path sees it.
@@ -233,7 +239,7 @@ impl<'a> Builder<'a> {
                 id: stable_id(&application.name),
                 row: self.row_number(row),
                 tracks_udp: u32::from(tracks_udp),
-                reserved: 0,
+                words: words_used(&row),
             });
         }
         Ok(entries)
@@ -455,9 +461,19 @@ fn path_allows(rule: &Rule, start: &[u8]) -> bool {
     }
 }
 
+/// A bit for each word of a row that is not 0.
+fn words_used(row: &Row) -> u32 {
+    let used = row.0.iter().enumerate().filter(|(_, bits)| **bits != 0);
+    used.fold(0, |words, (word, _)| words | 1 << word)
+}
+
 /// Up to 32 bytes as the packet path loads them: words of the machine's order, 0 beyond the end.
 fn words(bytes: &[u8]) -> [u64; 4] {
     let mut padded = [0u8; 32];
     padded[..bytes.len()].copy_from_slice(bytes);
     std::array::from_fn(|n| u64::from_ne_bytes(std::array::from_fn(|byte| padded[n * 8 + byte])))
 }
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

@@ -1,0 +1,11 @@
+//! `detector run` as a process, in namespaces of its own: what users do becomes events at a
+//! receiver, and what goes wrong is said, counted, and survived.
+
+mod bed;
+mod delivery;
+mod pressure;
+mod reload;
+mod sessions;
+mod startup;
+mod tun;
+mod watching;

@@ -1,0 +1,45 @@
+//! A receiver that hangs: everything between it and the packets fills up, and the packets pass.
+
+use std::time::Duration;
+
+use testbed::{need_root, receiver::Reply};
+
+use crate::bed::{BUY, Bed, LIMIT, SINK, UE, config_with, eventually, ids, rule_count};
+
+#[test]
+fn a_full_ring_buffer_is_counted_and_neither_the_agent_nor_the_traffic_stops() {
+    const PRESSES: u64 = 200;
+    need_root!();
+    let bed = Bed::new();
+    let rest = format!(
+        "sink: {{url: 'http://{SINK}/'}}
+  delivery: {{concurrency: 1, queue: 1, retries: 0, timeout: 1s}}
+  limits: {{ringBytes: 4Ki}}"
+    );
+    bed.write("config.yaml", &config_with("{name: n6}", &rest));
+    let receiver = bed.receiver();
+    receiver.answer(Reply::Status(202, Duration::from_secs(3600)));
+    let mut agent = bed.start();
+    let mut user = bed.user(UE);
+    for _ in 0..PRESSES {
+        assert_eq!(user.post(BUY, "{}").expect("answer").status, 200);
+    }
+    // At most one event a second leaves, and a page holds a few records.
+    let lost = rule_count(&agent, "buy-click", "ring_full");
+    assert_eq!(rule_count(&agent, "buy-click", "matched"), PRESSES);
+    assert!(lost > PRESSES / 2 && lost < PRESSES, "{lost} of {PRESSES} lost");
+
+    // The receiver is back: so are the events.
+    let hung = receiver.recorded().len();
+    receiver.answer(Reply::status(202));
+    receiver.wait_for(hung + 2, LIMIT).expect("what was waiting");
+    eventually("all that was not lost is read", || {
+        rule_count(&agent, "buy-click", "detected") + rule_count(&agent, "buy-click", "ring_full")
+            == PRESSES
+    });
+    let before = ids(&receiver.recorded()).len();
+    user.post(BUY, "{}").expect("answer");
+    receiver.wait_for(before + 1, LIMIT).expect("a new event");
+    assert_eq!(rule_count(&agent, "buy-click", "ring_full"), lost);
+    agent.must_run().expect("running");
+}
