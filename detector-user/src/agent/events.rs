@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use cloudevents::AttributesReader;
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     cloudevent::{self, Identity, Overrides},
@@ -32,11 +33,17 @@ pub(super) struct EventMaker {
     rules: HashMap<String, RuleHandle>,
     output: Output,
     runtime: Handle,
+    give_up: CancellationToken,
 }
 
 impl EventMaker {
-    /// To be called inside the runtime that delivers.
-    pub(super) fn new(config: &Config, delivery: Arc<Delivery>, output: Output) -> Self {
+    /// To be called inside the runtime that delivers. After `give_up` nothing waits for room.
+    pub(super) fn new(
+        config: &Config,
+        delivery: Arc<Delivery>,
+        output: Output,
+        give_up: CancellationToken,
+    ) -> Self {
         Self {
             identity: Identity { site: config.site.clone(), node: config.node.clone() },
             overrides: config.ce_overrides.clone(),
@@ -44,6 +51,7 @@ impl EventMaker {
             rules: HashMap::new(),
             output,
             runtime: Handle::current(),
+            give_up,
         }
     }
 
@@ -67,7 +75,9 @@ impl EventMaker {
             self.rules.insert(name.clone(), self.delivery.rule(name));
         }
         let outgoing = Outgoing::new(event, self.rules[name].clone(), detection);
-        self.runtime.block_on(self.delivery.send(outgoing));
+        // An event that is not waited for any longer is counted as dropped.
+        let send = self.give_up.run_until_cancelled(self.delivery.send(outgoing));
+        self.runtime.block_on(send);
     }
 }
 

@@ -79,6 +79,8 @@ struct Agent {
     delivery: Arc<Delivery>,
     readiness: Readiness,
     admin_stop: CancellationToken,
+    /// The reader no longer waits for room in the delivery's queue.
+    give_up: CancellationToken,
 }
 
 impl Agent {
@@ -96,7 +98,8 @@ impl Agent {
         let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
         readiness.met(RULES);
         let delivery = Arc::new(start_delivery(&config, output, &metrics)?);
-        let events = events::EventMaker::new(&config, delivery.clone(), output);
+        let give_up = CancellationToken::new();
+        let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
         let reader = reader::Reader::start(ring, sessions, reloader.history(), events)?;
         let wishes: Vec<DeviceWish> =
             config.devices.iter().map(wish).collect::<anyhow::Result<_>>()?;
@@ -106,7 +109,7 @@ impl Agent {
         let status = observe::status(counters, reloader.maps(), reader.counts(), devices.clone());
         let admin_stop = CancellationToken::new();
         Admin { metrics, readiness: readiness.clone(), status }.start(listener, admin_stop.clone());
-        Ok(Self { attacher, devices, reloader, reader, delivery, readiness, admin_stop })
+        Ok(Self { attacher, devices, reloader, reader, delivery, readiness, admin_stop, give_up })
     }
 
     /// Follows devices and rules files until told to stop.
@@ -164,13 +167,19 @@ impl Agent {
 
     /// Detach, read what the kernel still has, end the sessions, deliver, in this order.
     async fn stop(self) -> anyhow::Result<()> {
-        let Self { attacher, reader, delivery, readiness, admin_stop, .. } = self;
+        let Self { attacher, reader, delivery, readiness, admin_stop, give_up, .. } = self;
         readiness.unmet(ATTACHED, "stopping");
         info!("stopping: detaching, then delivering what is waiting");
         drop(attacher);
+        let deadline = Instant::now() + DRAIN;
+        // A sink that hangs keeps the queue full, and the reader waiting for room in it.
+        tokio::spawn(async move {
+            tokio::time::sleep_until(deadline).await;
+            give_up.cancel();
+        });
         let read = tokio::task::spawn_blocking(move || reader.stop()).await;
         if let Some(delivery) = Arc::into_inner(delivery) {
-            let report = delivery.drain(Instant::now() + DRAIN).await;
+            let report = delivery.drain(deadline).await;
             info!(
                 delivered = report.delivered,
                 failed = report.failed,

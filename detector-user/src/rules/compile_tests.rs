@@ -55,7 +55,7 @@ fn get(path: PathMatch) -> Signature {
 
 // ---- what is sent
 
-/// A packet between two ends; `None` as the start of a TCP payload means a SYN.
+/// A packet between two ends.
 #[derive(Clone, Debug)]
 struct Packet {
     from: (IpAddr, u16),

@@ -43,3 +43,25 @@ fn a_full_ring_buffer_is_counted_and_neither_the_agent_nor_the_traffic_stops() {
     assert_eq!(rule_count(&agent, "buy-click", "ring_full"), lost);
     agent.must_run().expect("running");
 }
+
+#[test]
+fn sigterm_ends_the_agent_in_time_though_the_receiver_hangs_and_the_queue_is_full() {
+    need_root!();
+    let bed = Bed::new();
+    let rest = format!(
+        "sink: {{url: 'http://{SINK}/'}}\n  delivery: {{concurrency: 1, queue: 1, timeout: 1m}}"
+    );
+    bed.write("config.yaml", &config_with("{name: n6}", &rest));
+    let receiver = bed.receiver();
+    receiver.answer(Reply::Status(202, Duration::from_secs(3600)));
+    let mut agent = bed.start();
+    let mut user = bed.user(UE);
+    for _ in 0..10 {
+        user.post(BUY, "{}").expect("answer");
+    }
+    receiver.wait_for(1, LIMIT).expect("the one that hangs");
+    // The drain is bounded by 10 s.
+    let status = agent.terminate(LIMIT).expect("it ends");
+    assert!(status.success(), "{}", agent.tail());
+    assert!(!bed.describe("n6").contains("xdp"));
+}
