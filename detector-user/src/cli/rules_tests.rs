@@ -31,7 +31,7 @@ fn check_says_what_each_rule_needs() {
     };
     assert!(row("buy-click").contains("uplink HTTP POST /api/buttons/buy"), "{out}");
     assert!(row("buy-click").contains("256 payload bytes, an open session"), "{out}");
-    assert!(row("app-opened").contains("one per 1s and user"), "{out}");
+    assert!(row("app-opened").contains("one per 1m and user"), "{out}");
     assert!(row("session-ended").contains("session ended nothing com.example"), "{out}");
     assert!(out.ends_with("1 application, 4 rules: good\n"), "{out}");
     assert!(!out.contains('\u{1b}'), "no colours where there is no terminal");
@@ -45,7 +45,7 @@ fn check_prints_json_for_programs() {
     assert_eq!(report["applications"][0]["rules"], 4);
     assert_eq!(report["rules"][2]["name"], "buy-click");
     assert_eq!(report["rules"][2]["needsSession"], true);
-    assert_eq!(report["rules"][1]["every"], "1s");
+    assert_eq!(report["rules"][1]["every"], "1m");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //!
 //! [`testbed::edge`] (UE, UPF and data network as namespaces; [`testbed::ggsn`] puts a real GTP-U
 //! tunnel in front of N6), [`services`] (application, function, Broker, agent), [`play`] (what the users do),
-//! [`timeline`] (what is seen of it, as it comes), [`verdict`] (the table, and whether the function
+//! [`timeline`] (what is seen of it, as it comes, put together to each [`event`]'s way), [`verdict`] (the table, and whether the function
 //! got exactly what it should), [`stop`] (Ctrl-C).
 
+mod event;
 mod play;
 mod services;
 mod state;

@@ -16,8 +16,9 @@ use super::{
     timeline::{Action, Seen},
 };
 
-/// The rules of `manifests/demo/rules.yaml`, by what a user does to fire them.
+/// The rules of `manifests/samples/detector/rules.yaml`, by what a user does to fire them.
 pub(super) const STARTED: &str = "session-started";
+pub(super) const OPENED: &str = "app-opened";
 pub(super) const CLICKED: &str = "buy-click";
 pub(super) const ENDED: &str = "session-ended";
 
@@ -32,9 +33,11 @@ pub(super) struct Expected {
     pub(super) to_function: bool,
 }
 
-/// What must come of the play: per user one session begun and ended, and two presses.
+/// What must come of the play: per user one session begun and ended, one opening however many
+/// connections it takes, and two presses.
 pub(super) fn expected(users: &[User]) -> Vec<Expected> {
-    let rules = [(STARTED, true), (CLICKED, true), (CLICKED, true), (ENDED, false)];
+    let rules =
+        [(STARTED, true), (OPENED, false), (CLICKED, true), (CLICKED, true), (ENDED, false)];
     let of_user = |user: &User| {
         let ue = user.address.to_string();
         rules.map(|(rule, to_function)| Expected { ue: ue.clone(), rule, to_function })
@@ -72,22 +75,22 @@ impl Actor<'_> {
         let ue = &self.network.ue;
         let from = Some(self.user.address);
 
-        self.say("opens the shop: GET /", Some(STARTED));
+        self.say("opens the shop: GET /", &[STARTED, OPENED]);
         let mut shop = Client::over(ue.connect(from, self.user.shop())?)?;
         ensure!(shop.get("/")?.status == 200);
         self.think()?;
-        self.say("browses: GET /catalog/1, GET /catalog/2", None);
+        self.say("browses: GET /catalog/1, GET /catalog/2", &[]);
         ensure!(shop.get("/catalog/1")?.status == 200);
         ensure!(shop.get("/catalog/2")?.status == 200);
         self.think()?;
-        self.say("presses buy: POST /api/buttons/buy", Some(CLICKED));
+        self.say("presses buy: POST /api/buttons/buy", &[CLICKED]);
         self.buy(&mut shop)?;
         if in_a_hurry {
-            self.say("presses again at once (the rule says: every 500ms)", None);
+            self.say("presses again at once (the rule says: every 500ms)", &[]);
             self.buy(&mut shop)?;
         }
 
-        self.say(&format!("downloads {megabytes} MB: GET /download"), None);
+        self.say(&format!("downloads {megabytes} MB: GET /download"), &[]);
         let bytes = megabytes as usize * 1_000_000;
         let mut bulk = Client::over(ue.connect(from, self.user.shop())?)?;
         ensure!(bulk.get(&format!("/download?bytes={bytes}"))?.length == bytes);
@@ -95,7 +98,7 @@ impl Actor<'_> {
 
         self.say(
             "opens another application, which no rule knows: GET /, POST /api/buttons/buy",
-            None,
+            &[],
         );
         let mut other = Client::over(ue.connect(from, self.user.other())?)?;
         ensure!(other.get("/")?.status == 200);
@@ -105,9 +108,10 @@ impl Actor<'_> {
         // Longer than the rule's window, wherever in it the second press of a hurry was.
         self.think()?;
         self.think()?;
-        self.say("presses buy: POST /api/buttons/buy", Some(CLICKED));
+        self.say("presses buy: POST /api/buttons/buy", &[CLICKED]);
         self.buy(&mut shop)?;
-        self.say("closes the shop", Some(ENDED));
+        // Its event comes when the session has been quiet for the rules' `linger`.
+        self.say("closes the shop", &[]);
         Ok(())
     }
 
@@ -117,11 +121,11 @@ impl Actor<'_> {
     }
 
     /// Announced before it is done, so that latencies begin at the user's finger.
-    fn say(&self, what: &str, fires: Option<&'static str>) {
+    fn say(&self, what: &str, fires: &[&'static str]) {
         let action = Action {
             ue: self.user.address.to_string(),
             what: what.to_owned(),
-            fires,
+            fires: fires.to_vec(),
             at: SystemTime::now(),
         };
         let _ = self.seen.send(Seen::Action(action));

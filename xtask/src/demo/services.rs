@@ -16,9 +16,11 @@ use testbed::{
 use super::timeline::{Seen, Source};
 use crate::env::Env;
 
+/// The config, and beside it the rules.
+const CONFIG: &str = "manifests/samples/detector/config.yaml";
 const FUNCTION: &str = "127.0.0.1:8082";
 const BROKER: &str = "127.0.0.1:8081";
-/// As in `manifests/demo/config.yaml`.
+/// Where the agent listens unless its config says otherwise.
 const ADMIN: &str = "127.0.0.1:9901";
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -49,7 +51,7 @@ impl<'n> Services<'n> {
         let mut broker = follow("detector broker", broker, Source::Broker, seen)?;
         wait_for_port(&mut broker, dn, BROKER)?;
 
-        let config = env.root.join("manifests/demo/config.yaml");
+        let config = env.root.join(CONFIG);
         let agent = start_agent(dn, &config, seen)?;
         Ok(Self { agent, broker, function, _applications: applications })
     }
@@ -121,7 +123,7 @@ pub(super) fn how_to_poke(network: &Edge) -> String {
          \x20 the UPF's side: ip netns exec {upf} tcpdump -ni any\n\
          \x20 metrics:       ip netns exec {dn} curl -s http://{ADMIN}/metrics\n\
          \x20 programs:      nsenter --net=/run/netns/{dn} bpftool net\n\
-         \x20 another rule:  edit manifests/demo/rules.yaml; the agent takes a good file at once\n\
+         \x20 another rule:  edit manifests/samples/detector/rules.yaml; the agent takes a good file at once\n\
          Ctrl-C ends it and cleans up.\n"
     )
 }

@@ -10,7 +10,10 @@ use std::{
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
-use super::play::Expected;
+use super::{
+    event::{Call, Event},
+    play::Expected,
+};
 
 const DIM: Style = Style::new().dimmed();
 const USER: Style = AnsiColor::Cyan.on_default();
@@ -40,8 +43,8 @@ impl Source {
 pub(super) struct Action {
     pub(super) ue: String,
     pub(super) what: String,
-    /// The rule it fires, if any.
-    pub(super) fires: Option<&'static str>,
+    /// The rules it fires.
+    pub(super) fires: Vec<&'static str>,
     pub(super) at: SystemTime,
 }
 
@@ -52,32 +55,6 @@ pub(super) enum Seen {
     Line(Source, Value),
     /// A line for people.
     Said(Source, String),
-}
-
-/// An event on its way, by the id that the agent gave it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Event {
-    pub(super) rule: String,
-    pub(super) ue: String,
-    acted: Option<SystemTime>,
-    packet: Option<SystemTime>,
-    detected: Option<SystemTime>,
-    /// The Trigger that led it to the function.
-    trigger: Option<String>,
-    /// Each call of the function with it, and the user that the function was told.
-    pub(super) calls: Vec<Call>,
-    accepted: Option<SystemTime>,
-    /// The Broker's answer.
-    pub(super) status: Option<u64>,
-    printed: bool,
-}
-
-/// One call of the function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    pub(super) event_type: String,
-    pub(super) ue: String,
-    at: Option<SystemTime>,
 }
 
 /// Everything seen so far.
@@ -114,13 +91,14 @@ impl Timeline {
         loop {
             match self.sees.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(seen) => self.take(seen),
-                Err(RecvTimeoutError::Timeout) => return,
+                Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => {
                     std::thread::sleep(until.saturating_duration_since(Instant::now()));
-                    return;
+                    break;
                 }
             }
         }
+        self.print_complete();
     }
 
     /// Whether everything expected came all the way.
@@ -145,9 +123,9 @@ impl Timeline {
 
     fn acted(&mut self, action: Action) {
         let Action { ue, what, fires, at } = action;
-        anstream::println!("{} {USER}{ue:<22}{USER:#} {what}", self.clock(at));
-        if let Some(rule) = fires {
-            self.waiting.entry((rule.to_owned(), ue)).or_default().push_back(at);
+        anstream::println!("{} {USER}{ue:<18}{USER:#} {what}", self.clock(at));
+        for rule in fires {
+            self.waiting.entry((rule.to_owned(), ue.clone())).or_default().push_back(at);
         }
     }
 
@@ -167,10 +145,10 @@ impl Timeline {
                 let event = self.events.entry(id.clone()).or_default();
                 event.status = line["status"].as_u64();
                 event.accepted = time(line, "at");
+                event.answered = Some(Instant::now());
             }
             _ => anstream::println!("{DIM}    agent | {line}{DIM:#}"),
         }
-        self.print_when_complete(&id);
     }
 
     fn broker(&mut self, line: &Value) {
@@ -194,64 +172,35 @@ impl Timeline {
         self.events.entry(text(line, "id")).or_default().calls.push(call);
     }
 
-    /// The line for an event, once the Broker's answer is known: that comes last, because the
-    /// Broker answers when its subscribers have.
-    fn print_when_complete(&mut self, id: &str) {
-        let Some(event) = self.events.get(id) else { return };
-        let (Some(status), Some(_), false) = (event.status, event.detected, event.printed) else {
-            return;
-        };
-        let mut hops = vec![
-            ("packet at N6", event.packet),
-            ("detected", event.detected),
-            ("function", event.calls.first().and_then(|call| call.at)),
-        ];
-        hops.retain(|(_, at)| at.is_some());
-        let broker = format!("Broker {status}");
-        hops.push((broker.as_str(), event.accepted));
-        let mut last = event.acted.or(event.packet);
-        let words: Vec<String> = hops
-            .iter()
-            .map(|(name, at)| {
-                let word = format!("{name} {}", between(last, *at));
-                last = *at;
-                word
+    /// Prints events that have come all the way.
+    fn print_complete(&mut self) {
+        let mut complete: Vec<String> = self
+            .events
+            .iter_mut()
+            .filter(|(_, event)| event.is_complete(Instant::now()))
+            .map(|(id, event)| {
+                event.printed = true;
+                id.clone()
             })
             .collect();
-        let trigger = event
-            .trigger
-            .as_deref()
-            .map_or_else(|| "no Trigger wants it".to_owned(), |trigger| trigger.to_owned());
-        let short: String = id.chars().take(8).collect();
-        let total = between(event.acted.or(event.packet), event.accepted);
-        anstream::println!(
-            "{} {USER}{:<22}{USER:#} {EVENT}└ {} {short} ({trigger}){EVENT:#}: {} {DIM}= {total}{DIM:#}",
-            self.clock(SystemTime::now()),
-            event.ue,
-            event.rule,
-            words.join(" > "),
-        );
-        if let Some(event) = self.events.get_mut(id) {
-            event.printed = true;
+        complete.sort_by_key(|id| self.events[id].accepted);
+        for id in complete {
+            let event = &self.events[&id];
+            let clock = self.clock(event.accepted.unwrap_or_else(SystemTime::now));
+            let Event { ue, rule, .. } = event;
+            let short: String = id.chars().take(8).collect();
+            let trigger = event.trigger.as_deref().unwrap_or("no Trigger wants it");
+            let (hops, total) = event.hops();
+            anstream::println!(
+                "{clock} {USER}{ue:<18}{USER:#} {EVENT}└ {rule} {short} ({trigger}){EVENT:#}: {hops} \
+                 {DIM}= {total}{DIM:#}"
+            );
         }
     }
 
     fn clock(&self, at: SystemTime) -> String {
         let elapsed = at.duration_since(self.begun).unwrap_or_default();
         format!("{DIM}{:7.3} s{DIM:#}", elapsed.as_secs_f64())
-    }
-}
-
-/// A time span as `+0.42 ms`; clocks of packets and programs can differ by microseconds.
-fn between(from: Option<SystemTime>, to: Option<SystemTime>) -> String {
-    match (from, to) {
-        (Some(from), Some(to)) => {
-            let span = to
-                .duration_since(from)
-                .map_or_else(|error| -error.duration().as_secs_f64(), |span| span.as_secs_f64());
-            format!("{:+.2} ms", span * 1e3)
-        }
-        (None, _) | (_, None) => "?".to_owned(),
     }
 }
 

@@ -4,7 +4,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 
 use super::{
-    play::{CLICKED, ENDED, Expected, STARTED},
+    play::{CLICKED, ENDED, Expected, OPENED, STARTED},
     services::Services,
     timeline::Timeline,
 };
@@ -86,6 +86,7 @@ impl Verdict {
 fn event_type(rule: &str) -> &'static str {
     match rule {
         STARTED => "com.example.arshop.session.started",
+        OPENED => "com.example.arshop.opened",
         CLICKED => "com.example.arshop.buy.clicked",
         ENDED => "com.example.arshop.session.ended",
         _ => "?",
