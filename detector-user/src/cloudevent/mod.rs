@@ -1,7 +1,6 @@
 //! Detection -> CloudEvent (CloudEvents 1.0). Every attribute is described in `docs/events.md`;
 //! a test here keeps that page and this code in step.
 
-mod data;
 mod id;
 mod overrides;
 
@@ -10,9 +9,8 @@ pub(crate) mod tests;
 
 use chrono::{DateTime, Utc};
 use cloudevents::{AttributesWriter, Event, EventBuilder, EventBuilderV10};
-use detector_common::packet::{Direction, Protocol};
+use detector_common::packet::Direction;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
 
 use crate::detection::Detection;
 
@@ -51,7 +49,7 @@ pub fn build(detection: &Detection, identity: &Identity, overrides: &Overrides) 
         .ty(emit.event_type.as_str())
         .subject(subject(detection, &ue))
         .time(DateTime::<Utc>::from(detection.time))
-        .data("application/json", payload(detection))
+        .data("application/json", emit.data.render(detection))
         .extension("partitionkey", ue.as_str())
         .extension("ueip", ue)
         .extension("application", detection.rule.application.name.as_str())
@@ -79,28 +77,9 @@ fn subject(detection: &Detection, ue: &str) -> String {
     rendered.replace(char::is_control, "\u{fffd}")
 }
 
-/// The rule's data, or what was seen where the rule asks for nothing of its own.
-fn payload(detection: &Detection) -> Value {
-    match detection.rule.emit.data.render(detection) {
-        Value::Null => data::default_data(detection),
-        rendered @ (Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Array(_)
-        | Value::Object(_)) => rendered,
-    }
-}
-
 fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Uplink => "uplink",
         Direction::Downlink => "downlink",
-    }
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
     }
 }
