@@ -4,7 +4,9 @@
 //! `cargo xtask bench` builds what this needs and runs it as root, in network namespaces.
 
 use std::{
-    fs, thread,
+    fs,
+    net::IpAddr,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,6 +17,8 @@ use testbed::{agent::Agent, app::App, client::Client, netns, netns::Netns, recei
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 3;
 const ROUNDS: usize = 5;
+/// Users that take turns: events of one user are delivered one after the other.
+const UES: u8 = 50;
 
 fn main() -> Result<()> {
     // `cargo test` runs benches too, without `--bench`; there is nothing to test here.
@@ -23,8 +27,9 @@ fn main() -> Result<()> {
     }
     let (ue, dn) = (Netns::new("bench-ue")?, Netns::new("bench-dn")?);
     netns::veth((&ue, "n3"), (&dn, "n6"))?;
-    for (namespace, device, address) in [(&ue, "n3", "10.60.0.2/8"), (&dn, "n6", "10.45.0.10/8")] {
-        namespace.ip(&format!("address add {address} dev {device}"))?;
+    dn.ip("address add 10.45.0.10/8 dev n6")?;
+    for user in 0..UES {
+        ue.ip(&format!("address add {}/8 dev n3", address(user)))?;
     }
     let _app = App::start(dn.listen("10.45.0.10:80".parse()?)?)?;
     let receiver = Receiver::start(dn.listen("127.0.0.1:0".parse()?)?)?;
@@ -56,6 +61,10 @@ fn main() -> Result<()> {
         "2",
     );
     Ok(())
+}
+
+fn address(user: u8) -> IpAddr {
+    IpAddr::from([10, 60, 0, 2 + user])
 }
 
 /// Waits for each tick of the rate, then acts.
@@ -92,9 +101,15 @@ fn bare_loop(dn: &Netns, url: &str) -> Result<Vec<Duration>> {
 /// Sorted times from a packet's own time to its event's request at the receiver.
 fn hook_to_request(ue: &Netns, receiver: &Receiver) -> Result<Vec<Duration>> {
     let before = receiver.recorded().len();
-    let stream = ue.connect(None, "10.45.0.10:80".parse()?)?;
-    let mut client = Client::over(stream)?;
-    paced(|| client.post("/api/buttons/buy", "{}").map(|_| ()))?;
+    let mut users = Vec::new();
+    for user in 0..UES {
+        users.push(Client::over(ue.connect(Some(address(user)), "10.45.0.10:80".parse()?)?)?);
+    }
+    let mut turn = 0;
+    paced(|| {
+        turn = (turn + 1) % users.len();
+        users[turn].post("/api/buttons/buy", "{}").map(|_| ())
+    })?;
     let all = before + (RATE * SECONDS) as usize;
     let recorded = receiver.wait_for(all, Duration::from_secs(10))?;
     let (now, wall) = (Instant::now(), SystemTime::now());
