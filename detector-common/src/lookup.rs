@@ -101,29 +101,48 @@ pub fn path<T: Tables, P: PacketBytes + ?Sized>(
     packet: &P,
     at: usize,
 ) -> u32 {
+    let Some((words, length)) = load_target(packet, at) else { return row::ALL };
+    let [a, b, _, _] = words;
+    let [first, second, third, fourth, ..] = a.to_ne_bytes();
     // A target in absolute or authority form (RFC 9112 section 3.2): user space takes it apart.
-    match packet.load_payload::<[u8; 4]>(at) {
-        Some([b'/', ..]) => {}
-        Some(_) | None => return row::ALL,
+    if first != b'/' {
+        return row::ALL;
     }
-    if let Some(bytes) = packet.load_payload::<[u64; 4]>(at)
-        && let Some(found) = find_path(tables, head, path_key(bytes), 0)
+    if length >= 32
+        && let Some(found) = find_path(tables, head, path_key(words), 0)
     {
         return found;
     }
-    if let Some([a, b]) = packet.load_payload::<[u64; 2]>(at)
+    if length >= 16
         && let Some(found) = find_path(tables, head, path_key([a, b, 0, 0]), 1)
     {
         return found;
     }
-    if let Some(a) = packet.load_payload::<u64>(at)
+    if length >= 8
         && let Some(found) = find_path(tables, head, path_key([a, 0, 0, 0]), 2)
     {
         return found;
     }
-    let Some(a) = packet.load_payload::<[u8; 4]>(at) else { return row::ANY_PATH };
-    let key = path_key([u64::from(u32::from_ne_bytes(a)), 0, 0, 0]);
-    find_path(tables, head, key, 3).unwrap_or(row::ANY_PATH)
+    let start = u64::from(u32::from_ne_bytes([first, second, third, fourth]));
+    find_path(tables, head, path_key([start, 0, 0, 0]), 3).unwrap_or(row::ANY_PATH)
+}
+
+/// The longest start of the request target that the packet holds, of the lengths in the table, and
+/// that length. Nearly always the longest, in one go.
+#[inline(always)]
+fn load_target<P: PacketBytes + ?Sized>(packet: &P, at: usize) -> Option<([u64; 4], u32)> {
+    if let Some(words) = packet.load_payload::<[u64; 4]>(at) {
+        return Some((words, 32));
+    }
+    if let Some([a, b]) = packet.load_payload::<[u64; 2]>(at) {
+        return Some(([a, b, 0, 0], 16));
+    }
+    if let Some(a) = packet.load_payload::<u64>(at) {
+        return Some(([a, 0, 0, 0], 8));
+    }
+    let start = packet.load_payload::<[u8; 4]>(at)?;
+    let [a, b, c, d] = start;
+    Some(([u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]), 0, 0, 0], 4))
 }
 
 #[inline(always)]
