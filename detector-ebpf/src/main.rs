@@ -26,6 +26,8 @@ use crate::{memory::Memory, packet::HookPacket, tables::ActiveTables};
 /// XDP on an Ethernet device.
 #[xdp]
 fn detector_xdp_ethernet(context: XdpContext) -> u32 {
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "XDP: {} bytes", context.data_end() - context.data());
     inspect(packet::Xdp::new(&context), Layer::Ethernet);
     XDP_PASS
 }
@@ -47,6 +49,8 @@ fn detector_xdp_ip(context: XdpContext) -> u32 {
 /// TC, ingress or egress, on an Ethernet device.
 #[classifier]
 fn detector_tc_ethernet(context: TcContext) -> i32 {
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&context, "TC: {} bytes", context.len());
     if let Some(packet) = packet::Tc::new(&context) {
         inspect(packet, Layer::Ethernet);
     }

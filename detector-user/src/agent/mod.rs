@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Environment, Sink},
     deliver::{self, Delivery, HttpSettings, Target},
     metrics::Metrics,
-    source::kernel::{Kernel, KernelLimits},
+    source::kernel::{Kernel, KernelLimits, KernelLog},
 };
 
 pub use events::Output;
@@ -79,6 +79,8 @@ struct Agent {
     delivery: Arc<Delivery>,
     readiness: Readiness,
     admin_stop: CancellationToken,
+    /// Of programs built for debugging.
+    kernel_log: Option<KernelLog>,
     /// The reader no longer waits for room in the delivery's queue.
     give_up: CancellationToken,
 }
@@ -93,7 +95,7 @@ impl Agent {
             ring_bytes: config.limits.ring_bytes,
             wake_holdoff_ns: None,
         })?;
-        let Kernel { ebpf, rules: rule_maps, sessions, counters, ring } = kernel;
+        let Kernel { ebpf, rules: rule_maps, sessions, counters, ring, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
         let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
         readiness.met(RULES);
@@ -109,7 +111,17 @@ impl Agent {
         let status = observe::status(counters, reloader.maps(), reader.counts(), devices.clone());
         let admin_stop = CancellationToken::new();
         Admin { metrics, readiness: readiness.clone(), status }.start(listener, admin_stop.clone());
-        Ok(Self { attacher, devices, reloader, reader, delivery, readiness, admin_stop, give_up })
+        Ok(Self {
+            attacher,
+            devices,
+            reloader,
+            reader,
+            delivery,
+            readiness,
+            admin_stop,
+            kernel_log: log,
+            give_up,
+        })
     }
 
     /// Follows devices and rules files until told to stop.
@@ -135,6 +147,9 @@ impl Agent {
                 _ = signals.interrupt.recv() => return,
                 _ = signals.hangup.recv() => self.reloader.reload(),
                 _ = look.tick() => {
+                    if let Some(log) = self.kernel_log.as_mut() {
+                        log.flush();
+                    }
                     self.reloader.reload_if_changed();
                     self.reconcile().await;
                 }

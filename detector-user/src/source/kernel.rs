@@ -76,7 +76,12 @@ pub struct Kernel {
     pub counters: PacketCounters,
     /// The ring buffer.
     pub ring: RingBuf<MapData>,
+    /// Log lines of programs that were built with the feature `log`; the shipped ones write none.
+    pub log: Option<KernelLog>,
 }
+
+/// Brings the kernel programs' log lines into this process's log, when it is flushed.
+pub type KernelLog = aya_log::EbpfLogger<&'static dyn log::Log>;
 
 impl Kernel {
     /// Loads the object that was built into this library.
@@ -109,6 +114,8 @@ impl Kernel {
             sessions: SessionMap::take(&mut ebpf)?,
             counters: PacketCounters::take(&mut ebpf)?,
             ring: take(&mut ebpf, "EVENTS")?,
+            // An error says that there is no log map: the usual case.
+            log: KernelLog::init(&mut ebpf).ok(),
             ebpf,
         })
     }
