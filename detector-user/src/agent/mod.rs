@@ -126,7 +126,6 @@ impl Agent {
 
     /// Follows devices and rules files until told to stop.
     async fn work(&mut self, signals: &mut Signals) {
-        self.reconcile().await;
         let mut watcher = match Watcher::start().await {
             Ok(watcher) => Some(watcher),
             Err(error) => {
@@ -134,6 +133,8 @@ impl Agent {
                 None
             }
         };
+        // Its first tick comes at once: that is when devices are attached to, and the watcher, already
+        // there, misses none that appears meanwhile.
         let mut look = interval(LOOK);
         loop {
             let changed = async {
