@@ -1,7 +1,8 @@
 //! The agent. The modules stand in the order an action passes them:
 //!
 //! `config`, `rules` (file -> checked rules -> tables; `yaml` under both); `attach` and `source`
-//! (devices and kernel programs -> records); `decode`, `session`, `confirm`, put together by
+//! (devices and kernel programs -> records); `decode`, `session`, `l7` (payload -> what it says),
+//! `confirm`, put together by
 //! `pipeline` (record -> [`detection`]); `cloudevent`; `deliver`; with `metrics` and `admin` beside
 //! them. [`agent`] is all of it at work, [`broker`] the embedded one-box Broker at the far end, and
 //! `cli` the commands.
@@ -17,6 +18,7 @@ pub mod confirm;
 pub mod decode;
 pub mod deliver;
 pub mod detection;
+pub mod l7;
 pub mod metrics;
 pub mod pipeline;
 pub mod rules;

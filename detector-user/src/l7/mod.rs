@@ -1,0 +1,26 @@
+//! What application protocols say: from payload bytes to [`Fact`]s, nothing else. No clock, no
+//! rules, no sockets, so that the live agent, replay and fuzzing read with the same code.
+//!
+//! Protocols over datagrams read one datagram at a time; protocols over streams are asked for one
+//! [`Step`] at a time over the bytes that are contiguous so far.
+
+pub mod fact;
+
+pub use fact::Fact;
+
+/// What a reader made of the front of a stream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// The bytes end inside a message; ask again with the same bytes and more behind them.
+    More,
+    /// The first `consumed` bytes (at least one) are read, and said this, if anything.
+    Took {
+        /// Bytes to drop from the front. May reach beyond the bytes that are there: what is to
+        /// come is then skipped unread (a body of known length).
+        consumed: u64,
+        /// What they said, in order.
+        facts: Vec<Fact>,
+    },
+    /// Not this protocol, or damaged beyond reading on.
+    Not,
+}
