@@ -21,6 +21,7 @@ pub mod detection;
 pub mod l7;
 pub mod metrics;
 pub mod pipeline;
+pub mod replay;
 pub mod rules;
 pub mod session;
 pub mod source;
