@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{
     Broker, Config, DeliveryReport, Reporter, RunningBroker, Timeouts,
     manifest::Manifests,
-    topology::{Ack, Node, ServiceAddress, Topology},
+    node::{Ack, Node},
+    topology::{ServiceAddress, Topology},
 };
 
 /// Run a Broker on this box, from the manifests a cluster would take.

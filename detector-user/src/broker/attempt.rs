@@ -13,9 +13,9 @@ use cloudevents::{
 use url::Url;
 
 use super::{
+    node::{NodeKind, Route},
     report::Leg,
     resource::Format,
-    topology::{NodeKind, Route},
 };
 
 /// One request that is to be made.

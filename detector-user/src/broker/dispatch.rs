@@ -24,9 +24,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     attempt::{Answer, Attempt, Failure, is_retryable},
+    node::{Ack, Node, NodeKind, Route, Target},
     report::{DeliveryReport, Leg, Reporter},
     resource::Name,
-    topology::{Ack, Node, NodeKind, Route, Target, Topology},
+    topology::Topology,
 };
 
 /// How often an event may go round through replies (eventing `pkg/broker/ttl.go`).

@@ -18,6 +18,7 @@ mod dispatch;
 pub mod filter;
 mod ingress;
 pub mod manifest;
+pub mod node;
 mod report;
 mod resolve;
 pub mod resource;

@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     attempt::Answer,
-    topology::{Route, Target},
+    node::{Route, Target},
 };
 
 /// One attempt to deliver one event.

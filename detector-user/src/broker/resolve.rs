@@ -7,8 +7,9 @@ use url::Url;
 
 use super::{
     manifest::Place,
+    node::{Delivery, NodeKind, Target},
     resource::{DeliverySpec, Destination, Name, Reference},
-    topology::{Delivery, NodeKind, Target, Topology, TopologyError},
+    topology::{Topology, TopologyError},
 };
 
 /// `NAME=URL` or `NAMESPACE/NAME=URL`: the address of an object that a cluster would know.
