@@ -1,11 +1,10 @@
 //! From record to detections: decode, session, confirm. Everything here is called from one thread
 //! and told the time, so that replay gives the same answers as the live agent.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
-};
+mod history;
+mod outside;
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use detector_common::state::SessionKey;
 use uuid::Uuid;
@@ -22,62 +21,8 @@ use crate::{
     source::session_map::Sessions,
 };
 
-/// A set of rules as records refer to it.
-pub struct LoadedRules {
-    /// The generation that the packet path writes into records.
-    pub generation: u32,
-    /// The rules.
-    pub set: RuleSet,
-    applications: HashMap<u32, Arc<Application>>,
-}
-
-impl LoadedRules {
-    /// Rules under the generation they were compiled with.
-    pub fn new(generation: u32, set: RuleSet) -> Self {
-        let applications =
-            set.applications.iter().map(|app| (stable_id(&app.name), app.clone())).collect();
-        Self { generation, set, applications }
-    }
-}
-
-/// The current rules and those before: records of the old generation may still be in the ring when
-/// the new one is active.
-#[derive(Clone, Default)]
-pub struct RuleHistory(Arc<Mutex<VecDeque<Arc<LoadedRules>>>>);
-
-impl RuleHistory {
-    const KEPT: usize = 4;
-
-    /// Adds the newest. To be called before the packet path learns of them.
-    pub fn push(&self, rules: LoadedRules) {
-        let mut history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        history.push_front(Arc::new(rules));
-        history.truncate(Self::KEPT);
-    }
-
-    /// Takes back the newest, which the packet path refused.
-    pub fn pop(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    }
-
-    /// The newest.
-    pub fn newest(&self) -> Option<Arc<LoadedRules>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).front().cloned()
-    }
-
-    fn generation(&self, generation: u32) -> Option<Arc<LoadedRules>> {
-        let history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        history.iter().find(|rules| rules.generation == generation).cloned()
-    }
-}
-
-/// What the pipeline must be told, because only the outside knows.
-pub trait Outside: Send {
-    /// The wall-clock time of a moment on the packet path's clock.
-    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime;
-    /// The name of a device.
-    fn device(&mut self, ifindex: u32) -> Arc<str>;
-}
+pub use history::{LoadedRules, RuleHistory};
+pub use outside::{LiveOutside, Outside, monotonic_now};
 
 /// What became of records; nothing is dropped without a count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -297,46 +242,4 @@ fn session_rules<'a>(
             && rule.application.name == session.application.name
             && (rule.ue.is_empty() || rule.ue.iter().any(|ue| ue.contains(&session.flow.ue_ip)))
     })
-}
-
-/// The live agent's outside: this machine's clocks and devices.
-#[derive(Default)]
-pub struct LiveOutside {
-    names: HashMap<u32, (Arc<str>, Option<Instant>)>,
-}
-
-impl Outside for LiveOutside {
-    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
-        let age = monotonic_now().saturating_sub(monotonic_ns);
-        SystemTime::now() - Duration::from_nanos(age)
-    }
-
-    fn device(&mut self, ifindex: u32) -> Arc<str> {
-        /// A device may be renamed, or its index given to another one.
-        const FRESH: Duration = Duration::from_secs(5);
-        let now = Instant::now();
-        if let Some((name, Some(asked))) = self.names.get(&ifindex)
-            && now.duration_since(*asked) < FRESH
-        {
-            return name.clone();
-        }
-        let name: Arc<str> = match nix::net::if_::if_indextoname(ifindex) {
-            Ok(name) => name.to_string_lossy().into(),
-            // Gone since: its last name, or its number.
-            Err(_) => match self.names.get(&ifindex) {
-                Some((name, _)) => name.clone(),
-                None => format!("ifindex-{ifindex}").into(),
-            },
-        };
-        self.names.insert(ifindex, (name.clone(), Some(now)));
-        name
-    }
-}
-
-/// Now, in ns of CLOCK_MONOTONIC: the clock of `bpf_ktime_get_ns`.
-pub fn monotonic_now() -> u64 {
-    match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
-        Ok(time) => time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64,
-        Err(_) => 0,
-    }
 }
