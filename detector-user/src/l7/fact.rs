@@ -14,7 +14,7 @@ pub enum Fact {
     Tls(ClientHello),
     /// A TLS ClientHello inside QUIC Initials (RFC 9001).
     Quic(QuicHello),
-    /// An MQTT control packet, 3.1.1 or 5.
+    /// An MQTT control packet of 3.1, 3.1.1 or 5.
     Mqtt(MqttPacket),
     /// A CoAP message (RFC 7252).
     Coap(CoapMessage),
@@ -126,14 +126,19 @@ pub struct MqttPacket {
 /// A CoAP message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoapMessage {
-    /// Type: 0 CON, 1 NON, 2 ACK, 3 RST.
-    pub kind: u8,
+    /// Type: 0 CON, 1 NON, 2 ACK, 3 RST; none over TCP, which has no types (RFC 8323).
+    pub kind: Option<u8>,
     /// Code, class in the upper three bits: 0x01 is GET (0.01), 0x45 is 2.05.
     pub code: u8,
+    /// Token, which ties a response to its request.
+    pub token: Vec<u8>,
     /// Uri-Path options, each with `/` before it; empty without any.
     pub path: String,
     /// Uri-Query options.
     pub query: Vec<String>,
     /// Observe option (RFC 7641).
     pub observe: Option<u32>,
+    /// What the message is about: `coap://host:port/path`, with those parts only that options say,
+    /// mostly `/path`. A response has that of the request it answers, where that was seen.
+    pub uri: String,
 }

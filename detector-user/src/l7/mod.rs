@@ -4,9 +4,26 @@
 //! Protocols over datagrams read one datagram at a time; protocols over streams are asked for one
 //! [`Step`] at a time over the bytes that are contiguous so far.
 
+pub mod coap;
+pub mod dns;
+#[cfg(test)]
+mod drive;
 pub mod fact;
+pub mod h2;
+pub mod mqtt;
+mod text;
 
 pub use fact::Fact;
+
+/// One of the two directions of a flow. Readers that keep something for both (MQTT, CoAP) need only
+/// that the same direction is always called the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// One direction; of the flow's first packet seen, say.
+    Forth,
+    /// The other.
+    Back,
+}
 
 /// What a reader made of the front of a stream.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,114 @@
+//! HTTP/2 in clear (RFC 9113): with prior knowledge, or after an `Upgrade: h2c` that HTTP/1.1 was
+//! asked for (RFC 7540 section 3.2). Requests and responses as HTTP/1 has them; bodies are passed
+//! over by their length.
+
+mod frame;
+mod head;
+
+use super::Step;
+use frame::{Frame, Kind};
+use head::Heads;
+
+/// A longer header block is not read; browsers and servers stop at 16 to 64 KiB.
+const MAX_BLOCK: usize = 64 * 1024;
+
+/// What a client sends first (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+pub struct Reader {
+    preface: bool,
+    open: Option<Open>,
+    heads: Heads,
+}
+
+/// A header block that goes on in CONTINUATION frames.
+#[derive(Debug)]
+struct Open {
+    stream: u32,
+    /// It is a request that the server pushes: nobody asked.
+    pushed: bool,
+    block: Vec<u8>,
+}
+
+impl Reader {
+    /// For what a client sends, from its [`PREFACE`] on.
+    pub fn client() -> Reader {
+        Reader { preface: true, ..Reader::default() }
+    }
+
+    /// For what a server sends, from its first SETTINGS frame on: from the beginning, or behind the
+    /// `101 Switching Protocols` of an upgrade.
+    pub fn server() -> Reader {
+        Reader::default()
+    }
+
+    /// Reads the preface or one frame.
+    pub fn step(&mut self, bytes: &[u8]) -> Step {
+        if self.preface {
+            return self.step_preface(bytes);
+        }
+        match Frame::read(bytes) {
+            Some(frame) => self.step_frame(&frame, bytes),
+            None => Step::More,
+        }
+    }
+
+    fn step_preface(&mut self, bytes: &[u8]) -> Step {
+        if bytes.starts_with(PREFACE) {
+            self.preface = false;
+            return Step::Took { consumed: PREFACE.len() as u64, facts: Vec::new() };
+        }
+        if PREFACE.starts_with(bytes) { Step::More } else { Step::Not }
+    }
+
+    fn step_frame(&mut self, frame: &Frame, bytes: &[u8]) -> Step {
+        let in_order = match (&self.open, frame.kind) {
+            (None, Kind::Other) => {
+                return Step::Took { consumed: frame.end() as u64, facts: Vec::new() };
+            }
+            (None, Kind::Headers | Kind::PushPromise) => true,
+            (Some(open), Kind::Continuation) => open.stream == frame.stream,
+            (None, Kind::Continuation)
+            | (Some(_), Kind::Headers | Kind::PushPromise | Kind::Other) => false,
+        };
+        if !in_order || frame.length > MAX_BLOCK {
+            return Step::Not;
+        }
+        match frame.payload(bytes).map(|payload| frame.fragment(payload)) {
+            None => Step::More,
+            Some(None) => Step::Not,
+            Some(Some(fragment)) => self.step_block(frame, fragment),
+        }
+    }
+
+    /// A header block is one, however many frames it comes in (RFC 9113 section 4.3).
+    fn step_block(&mut self, frame: &Frame, fragment: &[u8]) -> Step {
+        let pushed = frame.kind == Kind::PushPromise;
+        let mut open =
+            self.open.take().unwrap_or(Open { stream: frame.stream, pushed, block: Vec::new() });
+        if open.block.len() + fragment.len() > MAX_BLOCK {
+            return Step::Not;
+        }
+        open.block.extend_from_slice(fragment);
+        let mut facts = Vec::new();
+        if frame.ends_headers() {
+            match self.heads.read(&open.block) {
+                Ok(fact) => facts.extend(fact.filter(|_| !open.pushed)),
+                Err(head::Damaged) => return Step::Not,
+            }
+        } else {
+            self.open = Some(open);
+        }
+        Step::Took { consumed: frame.end() as u64, facts }
+    }
+}
+
+/// Whether a server's stream may begin so: with a SETTINGS frame of stream 0 (RFC 9113 section 3.4).
+pub fn looks_like_server(bytes: &[u8]) -> bool {
+    Frame::read(bytes).is_some_and(|frame| frame.is_settings())
+}
+
+#[cfg(test)]
+mod tests;
