@@ -25,4 +25,5 @@ pub mod replay;
 pub mod rules;
 pub mod session;
 pub mod source;
+pub mod spool;
 pub mod yaml;
