@@ -2,6 +2,8 @@
 //! with the capture's own clock. Nothing here looks at the machine's clock or draws a random
 //! number, so the same packets give the same events, ids included.
 
+pub mod output;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
