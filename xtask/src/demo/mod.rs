@@ -3,13 +3,11 @@
 //! [`testbed::edge`] (UE, UPF and data network as namespaces; [`testbed::ggsn`] puts a real GTP-U
 //! tunnel in front of N6), [`services`] (application, function, Broker, agent), [`play`] (what the users do),
 //! [`timeline`] (what is seen of it, as it comes, put together to each [`event`]'s way), [`verdict`] (the table, and whether the function
-//! got exactly what it should), [`stop`] (Ctrl-C).
+//! got exactly what it should).
 
 mod event;
 mod play;
 mod services;
-mod state;
-mod stop;
 mod timeline;
 mod verdict;
 
@@ -28,8 +26,8 @@ use testbed::{
     ggsn,
 };
 
-use self::{services::Services, state::State, timeline::Timeline, verdict::Verdict};
-use crate::{env::Env, setup::apt, shell};
+use self::{services::Services, timeline::Timeline, verdict::Verdict};
+use crate::{env::Env, setup::apt, shell, state::State, stop};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]

@@ -11,10 +11,8 @@ use testbed::{
     edge::{Edge, User},
 };
 
-use super::{
-    stop,
-    timeline::{Action, Seen},
-};
+use super::timeline::{Action, Seen};
+use crate::stop;
 
 /// The rules of `manifests/samples/detector/rules.yaml`, by what a user does to fire them.
 pub(super) const STARTED: &str = "session-started";

@@ -1,4 +1,4 @@
-//! A directory for what programs keep while they run: `target/demo/<pid>`.
+//! A directory for what programs keep while they run: `target/runs/<pid>`.
 
 use std::{
     fs,
@@ -10,12 +10,12 @@ use anyhow::Result;
 use crate::env::Env;
 
 /// The directory; it is removed with this.
-pub(super) struct State(PathBuf);
+pub(crate) struct State(PathBuf);
 
 impl State {
     /// Makes it, and removes those of runs that were killed.
-    pub(super) fn create(env: &Env) -> Result<Self> {
-        let all = env.target.join("demo");
+    pub(crate) fn create(env: &Env) -> Result<Self> {
+        let all = env.target.join("runs");
         for entry in all.read_dir().into_iter().flatten().flatten() {
             if !Path::new("/proc").join(entry.file_name()).exists() {
                 let _ = fs::remove_dir_all(entry.path());
@@ -27,7 +27,7 @@ impl State {
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -14,7 +14,7 @@ extern "C" fn ask(_signal: i32) {
 
 /// Takes the signals over. (Not by blocking them and waiting on a thread: child processes would
 /// inherit that they are blocked, and no longer end on SIGTERM.)
-pub(super) fn on_signals() -> Result<()> {
+pub(crate) fn on_signals() -> Result<()> {
     let action = SigAction::new(SigHandler::Handler(ask), SaFlags::SA_RESTART, SigSet::empty());
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         // SAFETY: the handler does nothing but store to an atomic, which is async-signal-safe.
@@ -24,12 +24,12 @@ pub(super) fn on_signals() -> Result<()> {
 }
 
 /// Whether a signal asked to stop.
-pub(super) fn asked() -> bool {
+pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
 /// An error once a signal came.
-pub(super) fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     if asked() {
         bail!("stopped by a signal; everything was cleaned up");
     }
