@@ -90,11 +90,13 @@ pub struct ClientHello {
     pub sni: Option<String>,
     /// ALPN protocol names, in order (RFC 7301).
     pub alpn: Vec<String>,
-    /// The highest version offered, e.g. 0x0304 for TLS 1.3.
+    /// The highest version offered, GREASE left out, e.g. 0x0304 for TLS 1.3.
     pub version: u16,
-    /// JA4 fingerprint (FoxIO, technical details of JA4).
-    pub ja4: String,
-    /// An encrypted_client_hello extension is there: the name seen is the outer one.
+    /// JA4 fingerprint (FoxIO, technical details of JA4); absent if not all of the hello was seen,
+    /// or it is damaged.
+    pub ja4: Option<String>,
+    /// An encrypted_client_hello extension is there: the name seen is the outer one, or, as
+    /// browsers send the extension without using it, the only one.
     pub ech: bool,
 }
 

@@ -11,7 +11,9 @@ mod drive;
 pub mod fact;
 pub mod h2;
 pub mod mqtt;
+pub mod quic;
 mod text;
+pub mod tls;
 
 pub use fact::Fact;
 
