@@ -6,7 +6,8 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -60,6 +61,7 @@ pub struct EndedSession {
 pub struct SessionTable {
     seed: Uuid,
     open: HashMap<SessionKey, OpenSession>,
+    ended: EndedLately,
     deadlines: BinaryHeap<Reverse<(u64, u64, [u8; size_of::<SessionKey>()])>>,
 }
 
@@ -67,7 +69,12 @@ impl SessionTable {
     /// An empty table. `seed` must differ from boot to boot: a session's id is a hash of it, the UE,
     /// the application and the start on the monotonic clock.
     pub fn new(seed: Uuid) -> Self {
-        Self { seed, open: HashMap::new(), deadlines: BinaryHeap::new() }
+        Self {
+            seed,
+            open: HashMap::new(),
+            ended: EndedLately::default(),
+            deadlines: BinaryHeap::new(),
+        }
     }
 
     /// How many are open.
@@ -85,8 +92,9 @@ impl SessionTable {
         self.open.get_mut(key).filter(|session| session.start_ns == start_ns)
     }
 
-    /// Opens the record's session, unless it is open. Gives the one that was open before under the
-    /// same key: the kernel has forgotten it.
+    /// Opens the record's session, unless it is open or has ended: a packet that passed while the
+    /// session was taken out of the kernel's table still says that it belongs to it. Gives the one
+    /// that was open before under the same key: the kernel has forgotten it.
     pub fn open(
         &mut self,
         record: &Record<'_>,
@@ -94,13 +102,13 @@ impl SessionTable {
         application: Arc<Application>,
     ) -> Option<EndedSession> {
         let key = record.session;
-        if self.get_mut(&key, start_ns).is_some() {
+        let not_older = self.open.get(&key).is_some_and(|open| start_ns <= open.start_ns);
+        if not_older || self.ended.since(&key).is_some_and(|last| start_ns <= last) {
             return None;
         }
-        let name = format!("{} {} {start_ns}", record.flow.ue_ip, application.name);
         let deadline = start_ns + nanos(application.session.idle);
         let session = OpenSession {
-            id: Uuid::new_v5(&self.seed, name.as_bytes()).to_string(),
+            id: self.id(record.flow.ue_ip, &application, start_ns),
             application,
             start_ns,
             ifindex: record.ifindex,
@@ -116,6 +124,12 @@ impl SessionTable {
         let before = before?;
         let seen = before.seen;
         Some(ended(before, &seen, SessionEndReason::Evicted))
+    }
+
+    /// The id of a session, open or not.
+    pub fn id(&self, ue: IpAddr, application: &Application, start_ns: u64) -> String {
+        let name = format!("{ue} {} {start_ns}", application.name);
+        Uuid::new_v5(&self.seed, name.as_bytes()).to_string()
     }
 
     /// The session's last TCP connection was closed at `now_ns`: it ends after its linger time.
@@ -160,6 +174,7 @@ impl SessionTable {
             .collect();
         let end = |key: SessionKey| {
             let session = self.open.remove(&key)?;
+            self.ended.note(key, session.start_ns);
             let state = current(&session, kernel.get(&key)).unwrap_or(session.seen);
             kernel.remove(&key);
             Some(ended(session, &state, SessionEndReason::Stopped))
@@ -177,6 +192,7 @@ impl SessionTable {
         let session = self.get_mut(key, start_ns)?;
         let Some(state) = current(session, kernel.get(key)) else {
             let session = self.open.remove(key)?;
+            self.ended.note(*key, start_ns);
             let seen = session.seen;
             return Some(ended(session, &seen, SessionEndReason::Evicted));
         };
@@ -194,6 +210,7 @@ impl SessionTable {
             return None;
         }
         let session = self.open.remove(key)?;
+        self.ended.note(*key, start_ns);
         kernel.remove(key);
         Some(ended(session, &state, reason))
     }
@@ -202,6 +219,34 @@ impl SessionTable {
         let Some(session) = self.get_mut(key, start_ns) else { return };
         session.deadline = deadline;
         self.deadlines.push(Reverse((deadline, start_ns, zerocopy::transmute!(*key))));
+    }
+}
+
+/// The sessions that ended last. Late records are read at the next look at the ring, so a few would
+/// do; a thousand are remembered.
+#[derive(Default)]
+struct EndedLately {
+    starts: HashMap<SessionKey, u64>,
+    order: VecDeque<(SessionKey, u64)>,
+}
+
+impl EndedLately {
+    const KEPT: usize = 1_024;
+
+    fn note(&mut self, key: SessionKey, start_ns: u64) {
+        self.starts.insert(key, start_ns);
+        self.order.push_back((key, start_ns));
+        if self.order.len() > Self::KEPT
+            && let Some((key, start_ns)) = self.order.pop_front()
+            && self.since(&key) == Some(start_ns)
+        {
+            self.starts.remove(&key);
+        }
+    }
+
+    /// When the key's session that ended last had begun.
+    fn since(&self, key: &SessionKey) -> Option<u64> {
+        self.starts.get(key).copied()
     }
 }
 

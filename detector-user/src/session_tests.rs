@@ -233,6 +233,36 @@ fn a_record_of_an_open_session_opens_nothing() {
 }
 
 #[test]
+fn a_late_record_of_a_session_that_has_ended_does_not_open_it_again() {
+    let (mut table, mut kernel, key) = one_session();
+    assert_eq!(ended_at(&mut table, &mut kernel, 30).len(), 1);
+    assert!(table.open(&record(2, START), START, application("shop")).is_none());
+    assert!(table.is_empty());
+    // The next one is open: the late record ends nothing either.
+    let next = START + 40 * SECOND;
+    assert!(table.open(&record(2, next), next, application("shop")).is_none());
+    assert!(table.open(&record(2, START), START, application("shop")).is_none());
+    assert!(table.get_mut(&key, next).is_some());
+}
+
+#[test]
+fn what_is_remembered_of_ended_sessions_is_bounded() {
+    let mut ended = EndedLately::default();
+    let key = |n: u64| {
+        let ue = Address::v4((n as u32).to_be_bytes());
+        SessionKey { ue, application: 1, reserved: 0 }
+    };
+    for n in 0..5_000 {
+        ended.note(key(n), n);
+        ended.note(key(0), n); // ends again and again
+    }
+    assert!(ended.order.len() <= EndedLately::KEPT && ended.starts.len() <= EndedLately::KEPT);
+    assert_eq!(ended.since(&key(4_999)), Some(4_999));
+    assert_eq!(ended.since(&key(0)), Some(4_999));
+    assert_eq!(ended.since(&key(1)), None);
+}
+
+#[test]
 fn only_sessions_of_applications_that_are_gone_are_stopped() {
     let (mut table, mut kernel, _) = one_session();
     let other = record(3, START);

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{Admin, Readiness},
-    attach::{Attacher, Changes, DeviceWish, State, Watcher, trouble::Level},
+    attach::{Attacher, Changes, State, Watcher, trouble::Level},
     config::{Config, Environment, Sink},
     deliver::{self, Delivery, HttpSettings, Target},
     metrics::Metrics,
@@ -74,7 +74,7 @@ impl Signals {
 struct Agent {
     attacher: Attacher,
     devices: observe::Devices,
-    reloader: reload::Reloader,
+    reloader: reload::ReloadHandle,
     reader: reader::Reader,
     delivery: Arc<Delivery>,
     readiness: Readiness,
@@ -103,9 +103,7 @@ impl Agent {
         let give_up = CancellationToken::new();
         let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
         let reader = reader::Reader::start(ring, sessions, reloader.history(), events)?;
-        let wishes: Vec<DeviceWish> =
-            config.devices.iter().map(wish).collect::<anyhow::Result<_>>()?;
-        let attacher = Attacher::new(ebpf, wishes)?;
+        let attacher = Attacher::new(ebpf, config.devices)?;
         let devices = observe::Devices::default();
         observe::register(&metrics, counters.clone(), reloader.maps(), reader.counts());
         let status = observe::status(counters, reloader.maps(), reader.counts(), devices.clone());
@@ -114,7 +112,7 @@ impl Agent {
         Ok(Self {
             attacher,
             devices,
-            reloader,
+            reloader: reloader.spawn()?,
             reader,
             delivery,
             readiness,
@@ -151,7 +149,7 @@ impl Agent {
                     if let Some(log) = self.kernel_log.as_mut() {
                         log.flush();
                     }
-                    self.reloader.reload_if_changed();
+                    self.reloader.look();
                     self.reconcile().await;
                 }
                 more = changed => {
@@ -206,11 +204,6 @@ impl Agent {
         admin_stop.cancel();
         read.context("the reader thread")?
     }
-}
-
-fn wish(selector: &crate::config::DeviceSelector) -> anyhow::Result<DeviceWish> {
-    let pattern = selector.pattern.as_str().parse()?;
-    Ok(DeviceWish { pattern, hook: selector.hook, directions: selector.directions })
 }
 
 fn start_delivery(config: &Config, output: Output, metrics: &Metrics) -> anyhow::Result<Delivery> {

@@ -1,10 +1,17 @@
 //! Rules: read at the start, and again on SIGHUP or when a file changed. A set that cannot be read
 //! or compiled is refused whole, and the last good one stays.
+//!
+//! After the start a thread of its own reads: a file system that hangs must not keep the agent from
+//! following devices and stopping when told.
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context;
@@ -37,6 +44,57 @@ impl SharedMaps {
     }
 }
 
+/// Asks the thread that reads rules.
+pub(super) struct ReloadHandle {
+    asks: SyncSender<()>,
+    shared: Arc<Asked>,
+    said_slow: bool,
+}
+
+/// What the thread is asked for, and what it is at.
+#[derive(Default)]
+struct Asked {
+    /// To load the files, changed or not.
+    all: AtomicBool,
+    busy_since: Mutex<Option<Instant>>,
+}
+
+impl Asked {
+    fn set_busy(&self, since: Option<Instant>) {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn busy_for(&self) -> Duration {
+        let since = *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl ReloadHandle {
+    /// To load the files again.
+    pub(super) fn reload(&mut self) {
+        self.shared.all.store(true, Ordering::Release);
+        self.look();
+    }
+
+    /// To load the files again if one of them changed. Says once when the last look takes long.
+    pub(super) fn look(&mut self) {
+        const SLOW: Duration = Duration::from_secs(10);
+        match self.asks.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Disconnected(())) => warn!("rules are no longer read: a bug"),
+        }
+        let slow = self.shared.busy_for() > SLOW;
+        if slow && !self.said_slow {
+            warn!(
+                "the rules files cannot be read for {SLOW:?} now, the active rules stay; does \
+                 their file system answer?"
+            );
+        }
+        self.said_slow = slow;
+    }
+}
+
 impl Reloader {
     /// Loads the first set.
     pub(super) fn start(
@@ -64,15 +122,38 @@ impl Reloader {
         self.history.clone()
     }
 
+    /// Goes on in a thread of its own, until the handle is dropped.
+    pub(super) fn spawn(mut self) -> std::io::Result<ReloadHandle> {
+        let (asks, asked) = sync_channel(1);
+        let shared = Arc::<Asked>::default();
+        let handle = ReloadHandle { asks, shared: shared.clone(), said_slow: false };
+        std::thread::Builder::new()
+            .name("rules-reloader".to_owned())
+            .spawn(move || self.work(&asked, &shared))?;
+        Ok(handle)
+    }
+
+    fn work(&mut self, asked: &Receiver<()>, shared: &Asked) {
+        while asked.recv().is_ok() {
+            shared.set_busy(Some(Instant::now()));
+            if shared.all.swap(false, Ordering::AcqRel) {
+                self.reload();
+            } else {
+                self.reload_if_changed();
+            }
+            shared.set_busy(None);
+        }
+    }
+
     /// Loads the files again if one of them changed since the last look.
-    pub(super) fn reload_if_changed(&mut self) {
+    fn reload_if_changed(&mut self) {
         if fingerprint(&self.paths) != self.seen {
             self.reload();
         }
     }
 
     /// Loads the files again.
-    pub(super) fn reload(&mut self) {
+    fn reload(&mut self) {
         self.seen = fingerprint(&self.paths);
         if let Err(error) = self.load() {
             warn!("rules refused, generation {} stays active: {error:#}", self.generation);

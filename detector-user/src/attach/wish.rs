@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const NAME_MAX: usize = 15;
 
 /// One entry of the configuration's device list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceWish {
     /// Which devices.
     pub pattern: DevicePattern,
@@ -80,7 +80,7 @@ pub enum Directions {
 }
 
 /// A device name, or a pattern over names with `*`, `?` and `[...]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DevicePattern(glob::Pattern);
 
 impl DevicePattern {
@@ -116,8 +116,11 @@ pub enum PatternError {
     /// The kernel could never have such a device.
     #[error("`{0}` is longer than {NAME_MAX} characters, the longest name Linux gives a device")]
     TooLong(String),
+    /// Directories, and so refused by the kernel.
+    #[error("`{0}` is no device name; `ip link` lists the names there are")]
+    Dots(String),
     /// The kernel refuses these in names (`dev_valid_name`).
-    #[error("`{0}` holds `{1}`, which no device name can; `ip link` lists the names there are")]
+    #[error("`{0}` holds {1:?}, which no device name can; `ip link` lists the names there are")]
     Character(String, char),
     /// An unclosed `[` or the like.
     #[error("`{0}` is not a pattern: {1}; use `*`, `?` and `[a-z]`")]
@@ -131,18 +134,44 @@ impl FromStr for DevicePattern {
         if text.is_empty() {
             return Err(PatternError::Empty);
         }
-        // dev_valid_name(): no slash, no colon, no white space.
-        if let Some(bad) = text.chars().find(|c| matches!(c, '/' | ':') || c.is_whitespace()) {
+        if matches!(text, "." | "..") {
+            return Err(PatternError::Dots(text.into()));
+        }
+        // dev_valid_name(): no slash, no colon, no white space. Nobody means a control character.
+        let bad = |c: &char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
+        if let Some(bad) = text.chars().find(bad) {
             return Err(PatternError::Character(text.into(), bad));
         }
         let pattern = glob::Pattern::new(text)
             .map(Self)
             .map_err(|error| PatternError::Syntax(text.into(), error.msg.into()))?;
-        match pattern.as_name() {
-            Some(name) if name.len() > NAME_MAX => Err(PatternError::TooLong(text.into())),
-            Some(_) | None => Ok(pattern),
+        match least_length(text) > NAME_MAX {
+            true => Err(PatternError::TooLong(text.into())),
+            false => Ok(pattern),
         }
     }
+}
+
+/// Bytes of the shortest name that fits: a `[...]` stands for at least one, a `*` for none.
+fn least_length(pattern: &str) -> usize {
+    let mut length = 0;
+    let mut rest = pattern;
+    while let Some(first) = rest.chars().next() {
+        rest = &rest[first.len_utf8()..];
+        length += match first {
+            '*' => 0,
+            '?' => 1,
+            '[' => {
+                // `]` right after `[` or `[!` is one of the letters.
+                let inside = rest.strip_prefix('!').unwrap_or(rest);
+                let end = inside.char_indices().skip(1).find(|(_, c)| *c == ']');
+                rest = end.map_or("", |(at, _)| &inside[at + 1..]);
+                1
+            }
+            other => other.len_utf8(),
+        };
+    }
+    length
 }
 
 #[cfg(test)]
@@ -172,7 +201,26 @@ mod tests {
         assert_eq!(error(""), PatternError::Empty);
         assert_eq!(error("a/b"), PatternError::Character("a/b".into(), '/'));
         assert_eq!(error("a b"), PatternError::Character("a b".into(), ' '));
+        assert_eq!(error(".."), PatternError::Dots("..".into()));
         assert!(matches!(error("a-name-of-16-cha"), PatternError::TooLong(_)));
         assert!(matches!(error("eth[0"), PatternError::Syntax(..)));
+    }
+
+    #[test]
+    fn a_pattern_that_no_name_is_short_enough_for_is_refused() {
+        let parse = |text: &str| text.parse::<DevicePattern>();
+        assert!(parse("fifteen-letters*").is_ok_and(|it| it.matches("fifteen-letters")));
+        assert!(matches!(parse("sixteen-letters-*"), Err(PatternError::TooLong(_))));
+        assert!(parse("14-letters-yes[]a-z]").is_ok_and(|it| it.matches("14-letters-yes]")));
+        assert!(matches!(parse("fifteen-letters[!0-9]"), Err(PatternError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_star_stands_for_any_letters_also_none() {
+        let matches = |pattern: &str, name| pattern.parse::<DevicePattern>().unwrap().matches(name);
+        assert!(matches("upf*", "upf") && matches("upf*", "upf12") && !matches("upf*", "up"));
+        assert!(matches("*", "eth0") && matches("*.100", "eth0.100") && !matches("*.100", "eth0"));
+        assert!(matches("e*0*1", "eth0v1") && !matches("e*0*1", "eth1v0"));
+        assert!(!matches("ab*ba", "aba"), "ends must not overlap");
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     config::ConfigDocument,
     rules::{
-        file::{RulesError, load},
+        file::{RulesError, load_untrusted},
         model::RuleSet,
         raw::{ApplicationDocument, RuleDocument},
         summary::{ApplicationSummary, RuleSummary, table},
@@ -88,7 +88,7 @@ fn check(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<ExitCode> {
-    let result = load(files);
+    let result = load_untrusted(files);
     match (output, &result) {
         (Output::Json, _) => {
             print(out, &serde_json::to_string_pretty(&Report::of(&result))?)?;

@@ -7,11 +7,14 @@ use std::{
 };
 
 use super::{
-    Admin, Config, Delivery, DeviceSelector, Limits, Sink, UePool,
+    Admin, Config, Delivery, Limits, Sink, UePool,
     environment::{self, Environment},
     raw::{ConfigDocument, ConfigSpec, DeliverySpec, LimitsSpec, NodeName, SinkSpec, SinkUrl},
 };
-use crate::yaml::{ByteSize, Field, Period, Problem, Scalar};
+use crate::{
+    attach::DeviceWish,
+    yaml::{ByteSize, Field, Period, Problem, Scalar},
+};
 
 /// `None` only if something was refused.
 pub(super) fn check(
@@ -78,7 +81,7 @@ fn items<'d, T>(
     list.iter().filter_map(Field::get).collect()
 }
 
-fn devices(spec: &ConfigSpec, problems: &mut Vec<Problem>) -> Vec<DeviceSelector> {
+fn devices(spec: &ConfigSpec, problems: &mut Vec<Problem>) -> Vec<DeviceWish> {
     let mut seen = BTreeSet::new();
     let mut devices = Vec::new();
     for device in items(&spec.devices, "device", problems) {
@@ -86,7 +89,7 @@ fn devices(spec: &ConfigSpec, problems: &mut Vec<Problem>) -> Vec<DeviceSelector
         if !seen.insert(pattern.as_str()) {
             problems.push(device.name.problem(format!("\"{pattern}\" is listed twice")));
         }
-        devices.push(DeviceSelector {
+        devices.push(DeviceWish {
             pattern: pattern.clone(),
             hook: device.hook.as_ref().and_then(Field::get).copied().unwrap_or_default(),
             directions: device

@@ -16,11 +16,11 @@ use std::{
 use ipnet::IpNet;
 use url::Url;
 
-pub use device::{DevicePattern, DeviceSelector, Directions, Hook};
 pub use environment::Environment;
 pub use raw::ConfigDocument;
 
 use crate::{
+    attach::DeviceWish,
     cloudevent::Overrides,
     yaml::{self, Place, Problem, Problems},
 };
@@ -33,7 +33,7 @@ pub struct Config {
     /// This machine; part of every event's `source`.
     pub node: String,
     /// Where to look at packets; never empty, tried in this order.
-    pub devices: Vec<DeviceSelector>,
+    pub devices: Vec<DeviceWish>,
     /// The users' addresses, which tell uplink from downlink; never empty.
     pub ue_pools: Vec<UePool>,
     /// Rules files and directories; never empty. Relative ones are joined to the config's directory.
@@ -129,9 +129,9 @@ impl Default for Limits {
 }
 
 impl Config {
-    /// Reads a config file.
+    /// Reads a config file: a regular one that not everybody can write.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
-        let bytes = yaml::read(path)?;
+        let bytes = yaml::read_trusted(path)?;
         Self::parse(path, &bytes, environment)
     }
 

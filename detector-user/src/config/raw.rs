@@ -4,8 +4,8 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use url::Url;
 
-use super::device::{DevicePattern, Directions, Hook};
 use crate::{
+    attach::{DevicePattern, Directions, Hook},
     rules::raw::{ApiVersion, Metadata},
     yaml::{ByteSize, Cidr, Field, Name, Period, Scalar, scalar},
 };
@@ -72,7 +72,7 @@ pub struct ConfigSpec {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeviceSpec {
-    /// A device name, or a pattern with `*`.
+    /// A device name, or a pattern with `*`, `?` or `[0-9]`.
     pub name: Field<DevicePattern>,
     /// `auto` if left out.
     #[serde(default)]

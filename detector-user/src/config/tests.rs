@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{rules, yaml::golden};
+use crate::{
+    attach::{Directions, Hook},
+    rules,
+    yaml::golden,
+};
 
 const SAMPLE: &str = include_str!("../../../manifests/samples/detector/config.yaml");
 const MINIMAL: &str = "apiVersion: detector.dev/v1alpha1

@@ -203,10 +203,12 @@ impl<O: Outside> Pipeline<O> {
                 return None;
             }
         };
-        let session = record.session_start_ns.and_then(|start_ns| {
-            let session = self.sessions.get_mut(&record.session, start_ns)?;
-            session.detections += 1;
-            Some((session.id.clone(), start_ns))
+        let session = record.session_start_ns.map(|start_ns| {
+            if let Some(session) = self.sessions.get_mut(&record.session, start_ns) {
+                session.detections += 1;
+            }
+            // Also of a session that has ended meanwhile.
+            (self.sessions.id(record.flow.ue_ip, &rule.application, start_ns), start_ns)
         });
         Some(Detection {
             rule: rule.clone(),

@@ -23,11 +23,28 @@ const ENOUGH_PROBLEMS: usize = 1_000;
 pub type RulesError = Problems;
 
 /// Reads files, and directories' `*.yaml` and `*.yml` in the order of their names, as one set.
+/// For an agent: each must be a regular file that not everybody can write.
 pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RulesError> {
+    load_with(paths, yaml::read_trusted, yaml::read_trusted)
+}
+
+/// As [`load`], for somebody who only wants to look: with any permissions, and what is named (not
+/// what is in directories) may be a pipe.
+pub fn load_untrusted(paths: &[PathBuf]) -> Result<RuleSet, RulesError> {
+    load_with(paths, yaml::read, yaml::read_regular)
+}
+
+type Read = fn(&Path) -> Result<Vec<u8>, Problem>;
+
+fn load_with(paths: &[PathBuf], named: Read, member: Read) -> Result<RuleSet, RulesError> {
     let mut reader = Reader::default();
     for path in paths {
-        match files(path) {
-            Ok(files) => files.iter().for_each(|file| reader.path(file)),
+        if !path.is_dir() {
+            reader.path(path, named);
+            continue;
+        }
+        match members(path) {
+            Ok(files) => files.iter().for_each(|file| reader.path(file, member)),
             Err(problem) => reader.lost(problem),
         }
     }
@@ -45,16 +62,14 @@ pub fn parse(files: &[(&str, &[u8])]) -> Result<RuleSet, RulesError> {
 
 /// A directory is not descended into: a ConfigMap's volume has its data twice, the second time in
 /// a hidden directory.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let refuse = |message: String| Problem::whole(path.display().to_string(), message);
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+fn members(directory: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let refuse = |message: String| Problem::whole(directory.display().to_string(), message);
+    let entries = std::fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let entries = entries.map_err(|e| refuse(format!("cannot be listed: {e}")))?;
+    // A link that leads nowhere stays in: that its rules are missing must be said.
     let yaml = |path: &PathBuf| {
         let extension = path.extension().and_then(OsStr::to_str);
-        matches!(extension, Some("yaml" | "yml")) && path.is_file()
+        matches!(extension, Some("yaml" | "yml")) && !path.is_dir()
     };
     let mut files: Vec<PathBuf> = entries.iter().map(|entry| entry.path()).filter(yaml).collect();
     files.sort();
@@ -100,8 +115,8 @@ impl Counter {
 }
 
 impl Reader {
-    fn path(&mut self, path: &Path) {
-        match yaml::read(path) {
+    fn path(&mut self, path: &Path, read: Read) {
+        match read(path) {
             Ok(bytes) => self.file(&path.display().to_string().into(), &bytes),
             Err(problem) => self.lost(problem),
         }

@@ -248,6 +248,20 @@ fn a_directory_is_read_in_the_order_of_names_and_not_descended_into() {
 }
 
 #[test]
+fn in_a_directory_pipes_are_refused_and_links_that_lead_nowhere_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("10.yaml"), APPLICATION).unwrap();
+    nix::unistd::mkfifo(&path("20.yaml"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    std::os::unix::fs::symlink("nowhere", path("30.yaml")).unwrap();
+    for load in [load, load_untrusted] {
+        let said = load(&[directory.path().to_owned()]).unwrap_err().to_string();
+        assert!(said.contains("20.yaml: is a pipe; expected a regular file"), "{said}");
+        assert!(said.contains("30.yaml: cannot be read: No such file"), "{said}");
+    }
+}
+
+#[test]
 fn what_cannot_be_found_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing.yaml");

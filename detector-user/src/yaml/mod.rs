@@ -14,13 +14,15 @@ mod field;
 pub(crate) mod golden;
 mod node;
 mod problem;
+mod read;
 mod scalar;
 mod typed;
 
 pub use document::kind;
 pub use field::Field;
-pub use node::{Key, MAX_FILE_BYTES, Node, Value, parse, read};
+pub use node::{Key, MAX_FILE_BYTES, Node, Value, parse};
 pub use problem::{Place, Problem, Problems, did_you_mean, one_of};
+pub use read::{read, read_regular, read_trusted};
 pub(crate) use scalar::scalar;
 pub use scalar::{ByteSize, Cidr, Name, Period, Scalar};
 pub use typed::typed;

@@ -1,6 +1,6 @@
 //! YAML text as a tree of values that know where they stand.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use serde::{
     Deserialize, Deserializer,
@@ -96,21 +96,7 @@ impl Node {
     }
 }
 
-/// Reads a file, but not an endless one.
-pub fn read(path: &Path) -> Result<Vec<u8>, Problem> {
-    let refuse = |message: String| Problem::whole(path.display().to_string(), message);
-    let unreadable = |e: std::io::Error| refuse(format!("cannot be read: {e}"));
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(refuse(too_large()));
-    }
-    Ok(bytes)
-}
-
-fn too_large() -> String {
+pub(super) fn too_large() -> String {
     format!("is too large; expected at most {} MiB", MAX_FILE_BYTES / 1024 / 1024)
 }
 

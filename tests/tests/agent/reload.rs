@@ -1,8 +1,14 @@
 //! New rules are taken while the agent runs, and a bad file changes nothing.
 
-use std::fs::{self, File};
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt as _,
+};
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::{signal::Signal, stat::Mode},
+    unistd::mkfifo,
+};
 use testbed::{agent::Agent, need_root};
 
 use crate::bed::{BUY, Bed, LIMIT, UE, rule_count, rules, rules_with, settled};
@@ -77,4 +83,36 @@ fn a_bad_file_is_refused_with_its_place_and_the_old_rules_still_fire() {
     bed.write("rules.yaml", &rules("/catalog/"));
     wait_for_generation(&agent, 2);
     agent.must_run().expect("running");
+}
+
+/// A file system that hangs, or a pipe in a file's place, must not take the agent with it.
+#[test]
+fn a_pipe_in_the_place_of_the_rules_is_refused_and_the_agent_goes_on() {
+    need_root!();
+    let bed = Bed::new();
+    let receiver = bed.receiver();
+    let mut agent = bed.start();
+    fs::remove_file(bed.path("rules.yaml")).expect("removed");
+    mkfifo(&bed.path("rules.yaml"), Mode::S_IRUSR).expect("a pipe");
+    agent
+        .wait_for_line(LIMIT, |line| line.contains("rules.yaml: is a pipe; expected a regular"))
+        .expect("refused");
+    bed.buy(UE);
+    settled(&agent, "delivered", 1);
+    assert_eq!(receiver.recorded().len(), 1);
+    assert!(agent.terminate(LIMIT).expect("it ends").success());
+}
+
+#[test]
+fn rules_that_every_user_can_write_are_refused() {
+    need_root!();
+    let bed = Bed::new();
+    let _receiver = bed.receiver();
+    let agent = bed.start();
+    let path = bed.write("rules.yaml", &rules("/catalog/elsewhere"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o646)).expect("permissions");
+    agent.signal(Signal::SIGHUP).expect("signal");
+    agent
+        .wait_for_line(LIMIT, |line| line.contains("writable by every user (mode 0646)"))
+        .expect("refused");
 }
