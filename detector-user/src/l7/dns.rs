@@ -4,6 +4,7 @@
 //! What is damaged gives what stands before the damage, as a dissector would print it.
 
 mod name;
+mod print;
 
 use super::fact::{DnsMessage, DnsQuestion};
 use super::{Fact, Step};

@@ -12,7 +12,7 @@ pub mod fact;
 pub mod h2;
 pub mod mqtt;
 pub mod quic;
-mod text;
+pub mod text;
 pub mod tls;
 
 pub use fact::Fact;

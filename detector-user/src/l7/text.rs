@@ -1,23 +1,35 @@
-//! Bytes of the wire as text, lossless where they are text.
+//! Bytes of the wire as text.
 
-use std::borrow::Cow;
-
-/// UTF-8, with U+FFFD for what is not, and `\0` for NUL, which a log or a terminal would swallow.
+/// UTF-8, with U+FFFD for what is not.
 pub(crate) fn utf8(bytes: &[u8]) -> String {
-    without_nul(String::from_utf8_lossy(bytes))
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// ASCII, with U+FFFD for each byte that is not.
-pub(crate) fn ascii(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|&b| if b.is_ascii() { char::from(b) } else { char::REPLACEMENT_CHARACTER })
-        .collect()
+/// The text as one line for people and programs: NUL, and what moves the cursor, as C escapes, as
+/// the fields of dissectors are printed.
+pub fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\0' => out.push_str("\\0"),
+            '\x08' => out.push_str("\\b"),
+            '\t' => out.push_str("\\t"),
+            '\n' => out.push_str("\\n"),
+            '\x0b' => out.push_str("\\v"),
+            '\x0c' => out.push_str("\\f"),
+            '\r' => out.push_str("\\r"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
-fn without_nul(text: Cow<'_, str>) -> String {
-    match text.contains('\0') {
-        true => text.replace('\0', "\\0"),
-        false => text.into_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one() {
+        assert_eq!(one_line("a\tb\r\nc\0d\\ü\x1b"), "a\\tb\\r\\nc\\0d\\ü\x1b");
     }
 }

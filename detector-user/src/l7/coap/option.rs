@@ -46,7 +46,7 @@ pub(super) fn read(
 fn add(message: &mut CoapMessage, number: u32, value: &[u8]) {
     match number {
         URI_HOST => {
-            let host = text::ascii(value);
+            let host = text::utf8(value);
             message.uri.push_str(&match host.contains(':') {
                 true => format!("coap://[{host}]"),
                 false => format!("coap://{host}"),
@@ -55,11 +55,11 @@ fn add(message: &mut CoapMessage, number: u32, value: &[u8]) {
         OBSERVE => message.observe = Some(uint(value)),
         URI_PORT => message.uri.push_str(&format!(":{}", uint(value))),
         URI_PATH => {
-            let segment = text::ascii(value);
+            let segment = text::utf8(value);
             message.path.extend(["/", &segment]);
             message.uri.extend(["/", &segment]);
         }
-        URI_QUERY => message.query.push(text::ascii(value)),
+        URI_QUERY => message.query.push(text::utf8(value)),
         _ => {}
     }
 }

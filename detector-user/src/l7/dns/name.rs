@@ -2,6 +2,8 @@
 //! presentation that dissectors have made usual: labels as sent with dots between, `<Root>`, and a
 //! word in angle brackets for what is no name.
 
+use super::print::printable;
+
 /// The longest name in bytes on the wire, the root's zero included (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
 /// More pointers than a name can have labels are a loop.
@@ -78,7 +80,7 @@ pub(super) fn skip(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 /// A word in place of a name that has no end, or none that is known.
 fn odd(word: &str, at: usize, end: usize) -> Option<(String, usize)> {
-    (end > at).then(|| (word.to_owned(), end))
+    (end >= at + 2).then(|| (word.to_owned(), end))
 }
 
 /// A name on its way from labels to text.
@@ -129,24 +131,4 @@ impl Text {
             _ => Some(printable(self.bytes.get(..self.length)?)),
         }
     }
-}
-
-/// Labels may hold any byte. Text stays; controls become C escapes or octal; U+FFFD is what is not
-/// UTF-8.
-fn printable(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for c in String::from_utf8_lossy(bytes).chars() {
-        match c {
-            '\x07' => out.push_str("\\a"),
-            '\x08' => out.push_str("\\b"),
-            '\x0c' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\x0b' => out.push_str("\\v"),
-            c if c.is_ascii_control() => out.push_str(&format!("\\{:03o}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out
 }

@@ -55,7 +55,14 @@ fn names_are_printed_as_dissectors_do() {
     assert_eq!(name(b"\x04a\n\x01 \0").unwrap(), "a\\n\\001 ");
     assert_eq!(name(b"\x03\xc3\xbc\xff\0").unwrap(), "ü\u{fffd}");
     assert_eq!(name(b"\x03a.b\x01\\\0").unwrap(), "a.b.\\");
-    assert_eq!(name(b"\x45a\0").unwrap(), "<Unknown extended label>");
+    assert_eq!(
+        name("\x0ba\u{ad}\u{202e}\u{200b}é\0".as_bytes()).unwrap(),
+        "a\\u00AD\\u202E\\u200Bé"
+    );
+    assert_eq!(name(b"\x03\xc1\x81a\0").unwrap(), "Aa", "a longer form of A");
+    assert_eq!(name(b"\x02\xc0\x87\0").unwrap(), "\\u0007");
+    assert_eq!(name(b"\x01a\x41\x09\xff\x80\0").unwrap(), "a", "bits are left out");
+    assert_eq!(name(b"\x01a\x45\0").unwrap(), "<Unknown extended label>");
     assert_eq!(name(b"\x81a\0"), None);
 }
 
