@@ -7,7 +7,7 @@ use crate::{
     counter::{Counter, RuleCounter},
     event::{
         FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_CAPTURE, MAX_MATCHES,
-        PayloadKind, RECORD_VERSION, RecordHeader,
+        MAX_VLANS, PayloadKind, RECORD_VERSION, RecordHeader,
     },
     http, lookup,
     packet::{Direction, Layer, PacketBytes, Protocol},
@@ -15,6 +15,7 @@ use crate::{
     rule::{ApplicationEntry, Generation, IN_UE_POOL, ROW_WORDS, Row, Tables, row},
     state::{Draft, FlowKey, SessionState, State, UDP_FLOW_IDLE_NS},
     verifier::{forget, forget_all},
+    wire::VLAN_ID,
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
 
@@ -84,6 +85,7 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let now = if notices.started { start } else { state.now() };
     let Some(draft) = state.draft() else { return };
     fill_record(&mut draft.record, &watched, &found, notices, start, now);
+    draft.record.vlan = vlans(packet, facts);
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;
     draft.rows = rows(&watched, &found, start);
@@ -322,9 +324,11 @@ fn fill_record(
     record.flags = 0;
     record.qfi = 0;
     record.teid = 0;
+    record.gtpu_message_type = 0;
     if let Some(tunnel) = facts.tunnel {
         record.flags |= FLAG_TUNNEL;
         record.teid = tunnel.teid;
+        record.gtpu_message_type = tunnel.message_type;
         if let Some(qfi) = tunnel.qfi {
             record.flags |= FLAG_QFI;
             record.qfi = qfi;
@@ -345,6 +349,16 @@ fn fill_record(
     record.packet_length = watched.packet_length;
     record.payload_length = facts.payload_length;
     record.captured = 0;
+}
+
+/// The packet's VLANs, outermost first: a tag that was taken off stood before those in the frame.
+#[inline(always)]
+fn vlans<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> [u16; MAX_VLANS] {
+    let [outer, inner] = facts.vlan;
+    match packet.vlan_metadata() {
+        Some(control) => [control & VLAN_ID, outer, inner],
+        None => [outer, inner, 0],
+    }
 }
 
 /// ANDs the rows and writes the rules that are left into the record; gives how many more there

@@ -33,6 +33,8 @@ pub enum Counter {
     NotIp,
     /// [`crate::parse::ParseFault::TooManyVlanTags`].
     TooManyVlanTags,
+    /// [`crate::parse::ParseFault::TooManyMplsLabels`].
+    TooManyMplsLabels,
     /// [`crate::parse::ParseFault::TruncatedIp`].
     TruncatedIp,
     /// [`crate::parse::ParseFault::BadIp`].
@@ -47,10 +49,14 @@ pub enum Counter {
     TruncatedTransport,
     /// [`crate::parse::ParseFault::BadTcp`].
     BadTcp,
+    /// [`crate::parse::ParseFault::TruncatedTunnel`].
+    TruncatedTunnel,
+    /// [`crate::parse::ParseFault::OtherGre`].
+    OtherGre,
+    /// [`crate::parse::ParseFault::TooManyTunnels`].
+    TooManyTunnels,
     /// [`crate::parse::ParseFault::TruncatedGtpu`].
     TruncatedGtpu,
-    /// [`crate::parse::ParseFault::GtpuControl`].
-    GtpuControl,
     /// [`crate::parse::ParseFault::TooManyGtpuExtensions`].
     TooManyGtpuExtensions,
     /// [`crate::parse::ParseFault::BadGtpuExtension`].
@@ -64,7 +70,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Packets,
         Self::Bytes,
         Self::Unwatched,
@@ -79,6 +85,7 @@ impl Counter {
         Self::TruncatedLink,
         Self::NotIp,
         Self::TooManyVlanTags,
+        Self::TooManyMplsLabels,
         Self::TruncatedIp,
         Self::BadIp,
         Self::LaterFragment,
@@ -86,8 +93,10 @@ impl Counter {
         Self::OtherTransport,
         Self::TruncatedTransport,
         Self::BadTcp,
+        Self::TruncatedTunnel,
+        Self::OtherGre,
+        Self::TooManyTunnels,
         Self::TruncatedGtpu,
-        Self::GtpuControl,
         Self::TooManyGtpuExtensions,
         Self::BadGtpuExtension,
         Self::GtpuNotIp,
@@ -110,6 +119,7 @@ impl Counter {
             Self::TruncatedLink => "truncated_link",
             Self::NotIp => "not_ip",
             Self::TooManyVlanTags => "too_many_vlan_tags",
+            Self::TooManyMplsLabels => "too_many_mpls_labels",
             Self::TruncatedIp => "truncated_ip",
             Self::BadIp => "bad_ip",
             Self::LaterFragment => "later_fragment",
@@ -117,8 +127,10 @@ impl Counter {
             Self::OtherTransport => "other_transport",
             Self::TruncatedTransport => "truncated_transport",
             Self::BadTcp => "bad_tcp",
+            Self::TruncatedTunnel => "truncated_tunnel",
+            Self::OtherGre => "other_gre",
+            Self::TooManyTunnels => "too_many_tunnels",
             Self::TruncatedGtpu => "truncated_gtpu",
-            Self::GtpuControl => "gtpu_control",
             Self::TooManyGtpuExtensions => "too_many_gtpu_extensions",
             Self::BadGtpuExtension => "bad_gtpu_extension",
             Self::GtpuNotIp => "gtpu_not_ip",

@@ -6,12 +6,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::state::FlowKey;
 
 /// Version of this layout; a reader refuses any other.
-pub const RECORD_VERSION: u8 = 1;
+pub const RECORD_VERSION: u8 = 2;
 /// The most payload bytes a record carries.
 pub const MAX_CAPTURE: usize = 1024;
 /// The reader is woken at most this often by each CPU, in ns. At 1,000 events/s nearly every event
 /// still wakes it; at 1,000,000/s one wake-up is shared by 250 packets.
 pub const WAKE_HOLDOFF_NS: u64 = 250_000;
+/// VLAN tags that one record reports: those in the frame, and one that the device took off.
+pub const MAX_VLANS: usize = crate::parse::MAX_VLAN_TAGS + 1;
 /// The most rules one record reports; more are counted.
 pub const MAX_MATCHES: usize = 8;
 
@@ -42,7 +44,8 @@ impl PayloadKind {
     }
 }
 
-/// Bit of [`RecordHeader::flags`]: the packet came in a GTP-U tunnel, `teid` counts.
+/// Bit of [`RecordHeader::flags`]: the packet came in a GTP-U tunnel or is one of GTP-U's own
+/// messages; `teid` and `gtpu_message_type` count.
 pub const FLAG_TUNNEL: u8 = 1;
 /// Bit of [`RecordHeader::flags`]: the tunnel's `qfi` counts.
 pub const FLAG_QFI: u8 = 2;
@@ -61,8 +64,8 @@ pub struct RecordHeader {
     pub payload_kind: u8,
     /// `FLAG_*` bits: what there is, and what is told beside the rules.
     pub flags: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// GTP-U message type; [`crate::parse::USER_PACKET`] for a packet in a tunnel.
+    pub gtpu_message_type: u8,
     /// The device whose hook saw the packet.
     pub ifindex: u32,
     /// When, in ns of CLOCK_MONOTONIC.
@@ -89,6 +92,11 @@ pub struct RecordHeader {
     pub sequence: u32,
     /// Tunnel endpoint identifier.
     pub teid: u32,
+    /// VLAN ids, outermost first, with that of a tag that the device or the kernel took off; 0 where
+    /// there is none.
+    pub vlan: [u16; MAX_VLANS],
+    /// Always 0.
+    pub reserved_end: u16,
     /// Bytes of the packet at the hook.
     pub packet_length: u32,
     /// Payload bytes in the packet.

@@ -10,7 +10,6 @@
 pub mod classify;
 pub mod counter;
 pub mod event;
-mod gtpu;
 pub mod http;
 pub mod lookup;
 pub mod packet;

@@ -16,6 +16,18 @@ pub trait PacketBytes {
 
     /// Bytes of the packet as the hook sees it; a super-packet (GSO) counts whole.
     fn size(&self) -> usize;
+
+    /// The control field of a VLAN tag that is not in the bytes any more: devices and kernel take
+    /// the outermost tag off and keep it beside the packet.
+    fn vlan_metadata(&self) -> Option<u16> {
+        None
+    }
+
+    /// The value; in the kernel, one of which the verifier knows nothing any more, see
+    /// [`crate::verifier`].
+    fn forget(&self, value: usize) -> usize {
+        value
+    }
 }
 
 impl PacketBytes for [u8] {

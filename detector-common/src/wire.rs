@@ -27,6 +27,9 @@ pub struct VlanTag {
     pub ethertype: U16,
 }
 
+/// The VLAN id in [`VlanTag::control`].
+pub const VLAN_ID: u16 = 0x0fff;
+
 /// IPv4 header without options (RFC 791 section 3.1).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -109,6 +112,44 @@ pub struct Udp {
     pub checksum: U16,
 }
 
+/// PPPoE session header (RFC 2516 section 4) and the PPP protocol behind it (RFC 1661 section 2).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Pppoe {
+    /// Version and type, both 1.
+    pub version_type: u8,
+    /// 0 for session data.
+    pub code: u8,
+    /// The session.
+    pub session: U16,
+    /// Bytes after this field.
+    pub length: U16,
+    /// PPP protocol, see [`ppp`].
+    pub protocol: U16,
+}
+
+/// The mandatory part of a GRE header (RFC 2784 section 2).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Gre {
+    /// Which optional words follow, and the version.
+    pub flags: U16,
+    /// EtherType of the content.
+    pub protocol: U16,
+}
+
+/// VXLAN header (RFC 7348 section 5).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Vxlan {
+    /// Whether the VNI is valid.
+    pub flags: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
+    /// VXLAN network identifier (24 bits) and a reserved byte.
+    pub vni: U32,
+}
+
 /// The mandatory part of a GTP-U header (TS 29.281 section 5.1).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -135,6 +176,20 @@ pub mod ethertype {
     pub const SERVICE_VLAN: u16 = 0x88a8;
     /// The service tag used before 802.1ad.
     pub const OLD_SERVICE_VLAN: u16 = 0x9100;
+    /// MPLS, unicast.
+    pub const MPLS: u16 = 0x8847;
+    /// A PPPoE session's data.
+    pub const PPPOE_SESSION: u16 = 0x8864;
+    /// Transparent Ethernet bridging: in GRE, a whole frame.
+    pub const ETHERNET: u16 = 0x6558;
+}
+
+/// PPP protocols.
+pub mod ppp {
+    /// IPv4 (RFC 1332).
+    pub const IPV4: u16 = 0x0021;
+    /// IPv6 (RFC 5072).
+    pub const IPV6: u16 = 0x0057;
 }
 
 /// TCP flags.

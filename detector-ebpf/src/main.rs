@@ -35,7 +35,7 @@ fn detector_xdp_ethernet(context: XdpContext) -> u32 {
 /// XDP on an Ethernet device whose MTU does not fit one buffer (multi-buffer XDP, Linux 5.18).
 #[xdp(frags)]
 fn detector_xdp_frags_ethernet(context: XdpContext) -> u32 {
-    inspect(packet::Xdp::new(&context), Layer::Ethernet);
+    inspect(packet::Xdp::with_fragments(&context), Layer::Ethernet);
     XDP_PASS
 }
 

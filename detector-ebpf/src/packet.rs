@@ -5,12 +5,12 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_md,
-    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_load_bytes},
+    helpers::generated::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     macros::map,
     maps::PerCpuArray,
     programs::{TcContext, XdpContext},
 };
-use detector_common::packet::PacketBytes;
+use detector_common::{packet::PacketBytes, verifier::forget};
 use zerocopy::FromBytes;
 
 use crate::verifier;
@@ -31,7 +31,8 @@ pub(crate) trait HookPacket: PacketBytes {
 const COPY: usize = 40;
 
 /// Where TC copies headers to, one place per CPU: the compiler reads them in whole words, which the
-/// verifier allows at any address in a map, but on the stack only at multiples of their size.
+/// verifier allows at any address in a map, but on the stack only at multiples of their size. Both
+/// hooks send what the verifier is to forget through it.
 #[map]
 static HEADERS: PerCpuArray<[u8; COPY]> = PerCpuArray::with_max_entries(1, 0);
 
@@ -44,12 +45,22 @@ struct Aligned<T>(MaybeUninit<T>);
 /// A packet at XDP: read in place.
 pub(crate) struct Xdp<'a> {
     context: &'a XdpContext,
+    size: usize,
 }
 
 impl<'a> Xdp<'a> {
+    /// Of a program that gets packets in one buffer only.
     #[inline(always)]
     pub(crate) fn new(context: &'a XdpContext) -> Self {
-        Self { context }
+        Self { context, size: context.data_end() - context.data() }
+    }
+
+    /// Of a program that takes more buffers than the one that `data` and `data_end` show.
+    #[inline(always)]
+    pub(crate) fn with_fragments(context: &'a XdpContext) -> Self {
+        // SAFETY: the kernel's context.
+        let size = unsafe { bpf_xdp_get_buff_len(context.as_ptr().cast()) };
+        Self { context, size: size as usize }
     }
 
     #[inline(always)]
@@ -90,7 +101,16 @@ impl PacketBytes for Xdp<'_> {
 
     #[inline(always)]
     fn size(&self) -> usize {
-        self.context.data_end() - self.context.data()
+        self.size
+    }
+
+    #[inline(always)]
+    fn forget(&self, value: usize) -> usize {
+        match HEADERS.get_ptr_mut(0) {
+            // SAFETY: this CPU's map value; programs of one CPU do not interleave.
+            Some(place) => forget(value as u32, unsafe { &mut *place.cast::<u32>() }) as usize,
+            None => value, // never happens
+        }
     }
 }
 
@@ -150,6 +170,19 @@ impl PacketBytes for Tc<'_> {
     #[inline(always)]
     fn size(&self) -> usize {
         self.context.len() as usize
+    }
+
+    #[inline(always)]
+    fn vlan_metadata(&self) -> Option<u16> {
+        // SAFETY: the kernel's context.
+        let skb = unsafe { &*self.context.skb.skb };
+        (skb.vlan_present != 0).then_some(skb.vlan_tci as u16)
+    }
+
+    #[inline(always)]
+    fn forget(&self, value: usize) -> usize {
+        // SAFETY: as in `Xdp::forget`.
+        forget(value as u32, unsafe { &mut *self.copy.cast::<u32>() }) as usize
     }
 }
 

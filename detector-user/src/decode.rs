@@ -34,6 +34,8 @@ pub struct Record<'a> {
     pub flow: Flow,
     /// The GTP-U tunnel it came in.
     pub tunnel: Option<Tunnel>,
+    /// The outermost VLAN.
+    pub vlan: Option<u16>,
     /// What was recognised at the payload's start.
     pub payload_kind: PayloadKind,
     /// The generation of rules that judged the packet.
@@ -95,8 +97,12 @@ impl<'a> Record<'a> {
             session_started: has(FLAG_SESSION_STARTED),
             session_quiet: has(FLAG_SESSION_QUIET),
             flow: flow(&header)?,
-            tunnel: has(FLAG_TUNNEL)
-                .then_some(Tunnel { teid: header.teid, qfi: has(FLAG_QFI).then_some(header.qfi) }),
+            tunnel: has(FLAG_TUNNEL).then_some(Tunnel {
+                teid: header.teid,
+                message_type: header.gtpu_message_type,
+                qfi: has(FLAG_QFI).then_some(header.qfi),
+            }),
+            vlan: header.vlan.first().copied().filter(|id| *id != 0),
             payload_kind: PayloadKind::from_number(header.payload_kind)
                 .ok_or(DecodeError::Unknown("payload kind"))?,
             generation: header.generation,

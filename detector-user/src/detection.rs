@@ -28,6 +28,8 @@ pub struct Detection {
     pub http: Option<HttpRequest>,
     /// The GTP-U tunnel it came in, on N3.
     pub tunnel: Option<Tunnel>,
+    /// The outermost VLAN, if the frame had a tag.
+    pub vlan: Option<u16>,
     /// What tells this detection from every other of the same rule, device and flow; the same
     /// packet gives the same number (TCP sequence number, IP identification, ...).
     pub discriminator: u64,
@@ -106,11 +108,13 @@ pub struct HttpRequest {
     pub user_agent: Option<String>,
 }
 
-/// The GTP-U tunnel of a packet seen on N3 (TS 29.281).
+/// The GTP-U message on N3 (TS 29.281) that a packet came in, or that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// Tunnel endpoint identifier.
     pub teid: u32,
+    /// Message type; 255 for a user's packet.
+    pub message_type: u8,
     /// QoS flow identifier, from the PDU Session Container (TS 38.415).
     pub qfi: Option<u8>,
 }

@@ -37,6 +37,8 @@ pub struct OpenSession {
     pub flow: Flow,
     /// Its first packet's tunnel.
     pub tunnel: Option<Tunnel>,
+    /// Its first packet's VLAN.
+    pub vlan: Option<u16>,
     /// Detections so far.
     pub detections: u64,
     /// The last packet that was known of, for sessions the kernel has forgotten.
@@ -114,6 +116,7 @@ impl SessionTable {
             ifindex: record.ifindex,
             flow: record.flow,
             tunnel: record.tunnel,
+            vlan: record.vlan,
             detections: 0,
             seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
             quiet: false,

@@ -68,6 +68,7 @@ fn record(ue: u8, start_ns: u64) -> Record<'static> {
             direction: Direction::Uplink,
         },
         tunnel: None,
+        vlan: None,
         payload_kind: PayloadKind::TcpOpened,
         generation: 1,
         rules: Vec::new(),

@@ -22,6 +22,7 @@ fn every_program_passes_the_verifier_within_half_its_budget() {
             _ => panic!("{name}: neither XDP nor TC"),
         };
         let walked = info.expect("info").verified_instruction_count().expect("Linux 5.16");
+        println!("{name}: {walked} of {BUDGET} verified instructions");
         assert!(walked < BUDGET, "{name}: {walked} verified instructions");
     }
 }

@@ -3,10 +3,11 @@
 use detector_common::{
     counter::Counter,
     packet::Layer,
-    parse::{ParseFault, parse},
+    parse::{MAX_MPLS_LABELS, MAX_TUNNELS, ParseFault, parse},
 };
 
 use crate::{
+    encapsulation::behind_labels,
     frames::{Plan, fragment, ipv4, ipv6},
     tunnel::{PORT, message, on_n3},
 };
@@ -49,6 +50,23 @@ fn with_extensions(count: usize) -> Vec<u8> {
     frame
 }
 
+/// A packet in GRE with this header.
+fn in_gre(header: [u8; 4]) -> Vec<u8> {
+    let mut frame = with_byte(plain(), 14 + 9, 47);
+    frame.splice(34..34, [&header[..], &plain()[14..34]].concat());
+    frame
+}
+
+/// IPv4 in IPv4, so many times.
+fn ip_in_ip(count: usize) -> Vec<u8> {
+    let mut frame = plain();
+    for _ in 0..count {
+        let outer = with_byte(plain(), 14 + 9, 4);
+        frame.splice(14..14, outer[14..34].to_vec());
+    }
+    frame
+}
+
 /// A frame with this fault.
 fn sample(fault: ParseFault) -> Vec<u8> {
     let n3 = |message| on_n3(ipv4(), message).build();
@@ -57,6 +75,7 @@ fn sample(fault: ParseFault) -> Vec<u8> {
         ParseFault::TruncatedLink => cut(plain(), 13),
         ParseFault::NotIp => with_byte(plain(), 13, 6), // ARP
         ParseFault::TooManyVlanTags => tagged_thrice(),
+        ParseFault::TooManyMplsLabels => behind_labels(&plain(), MAX_MPLS_LABELS + 1),
         ParseFault::TruncatedIp => cut(plain(), 14 + 19),
         ParseFault::BadIp => with_byte(plain(), 14, 0x44),
         ParseFault::LaterFragment => {
@@ -66,8 +85,10 @@ fn sample(fault: ParseFault) -> Vec<u8> {
         ParseFault::OtherTransport => with_byte(plain(), 14 + 9, 1), // ICMP
         ParseFault::TruncatedTransport => cut(plain(), 14 + 20 + 7),
         ParseFault::BadTcp => tcp_with_offset(4),
+        ParseFault::TruncatedTunnel => cut(in_gre([0, 0, 8, 0]), 14 + 20 + 3),
+        ParseFault::OtherGre => in_gre([0x30, 1, 0x88, 0x0b]), // PPTP
+        ParseFault::TooManyTunnels => ip_in_ip(MAX_TUNNELS + 1),
         ParseFault::TruncatedGtpu => Plan::udp(ipv4(), (1, PORT), vec![0x30; 7]).build(),
-        ParseFault::GtpuControl => n3(message(1, 2, &[], &[])),
         ParseFault::TooManyGtpuExtensions => n3(message(255, 4, &container(5), &plain()[14..])),
         ParseFault::BadGtpuExtension => {
             n3(with_byte(message(255, 4, &container(1), &plain()[14..]), 12, 0))
@@ -94,6 +115,9 @@ fn every_fault_has_a_counter_of_its_own_and_every_such_counter_a_fault() {
 #[test]
 fn the_limits_themselves_are_allowed() {
     assert!(parse(with_extensions(6).as_slice(), Layer::Ethernet).is_ok());
+    assert!(parse(ip_in_ip(MAX_TUNNELS).as_slice(), Layer::Ethernet).is_ok());
+    let labelled = behind_labels(&plain(), MAX_MPLS_LABELS);
+    assert!(parse(labelled.as_slice(), Layer::Ethernet).is_ok());
     assert!(parse(tcp_with_offset(5).as_slice(), Layer::Ethernet).is_ok());
 }
 

@@ -10,9 +10,13 @@ use detector_common::{
 use etherparse::{
     IpAuthHeader, IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options,
     Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, Ipv6RoutingExtensions,
-    NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, UdpHeader, VlanId,
+    LinkExtSlice, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice, UdpHeader,
+    VlanId,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
+
+/// UDP ports that lead into tunnels, GTP-U and VXLAN, which have tests of their own.
+pub(crate) const TUNNEL_PORTS: [u16; 2] = [2152, 4789];
 
 /// A frame's VLAN tags.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,14 @@ impl Link {
         match self {
             Self::None => Layer::Ip,
             Self::Plain | Self::Tagged(_) | Self::DoubleTagged(..) => Layer::Ethernet,
+        }
+    }
+
+    fn vlan(self) -> [u16; 2] {
+        match self {
+            Self::None | Self::Plain => [0, 0],
+            Self::Tagged(tag) => [tag, 0],
+            Self::DoubleTagged(outer, inner) => [outer, inner],
         }
     }
 
@@ -127,6 +139,7 @@ impl Plan {
             sequence,
             payload_offset: (self.link.size() + self.ip.header_len() + header) as u32,
             payload_length: self.payload.len() as u32,
+            vlan: self.link.vlan(),
             tunnel: None,
         }
     }
@@ -166,6 +179,12 @@ pub(crate) fn dissect(frame: &[u8], layer: Layer) -> Option<Facts> {
         }
         _ => return None,
     };
+    let mut vlan = [0; 2];
+    let tags = sliced.link_exts.iter().filter_map(|extension| match extension {
+        LinkExtSlice::Vlan(tag) => Some(tag.vlan_identifier().value()),
+        LinkExtSlice::Macsec(_) => None,
+    });
+    vlan.iter_mut().zip(tags).for_each(|(place, tag)| *place = tag);
     Some(Facts {
         source,
         destination,
@@ -177,6 +196,7 @@ pub(crate) fn dissect(frame: &[u8], layer: Layer) -> Option<Facts> {
         sequence,
         payload_offset: (payload.as_ptr() as usize - frame.as_ptr() as usize) as u32,
         payload_length: payload.len() as u32,
+        vlan,
         tunnel: None,
     })
 }
@@ -277,8 +297,7 @@ fn any_tcp() -> impl Strategy<Value = Transport> {
 }
 
 fn any_udp() -> impl Strategy<Value = Transport> {
-    // 2152 is GTP-U's port, with tests of its own.
-    let port = any::<u16>().prop_filter("not GTP-U", |port| *port != 2152);
+    let port = any::<u16>().prop_filter("no tunnel", |port| !TUNNEL_PORTS.contains(port));
     (any::<u16>(), port).prop_map(|(from, to)| Transport::Udp(from, to))
 }
 

@@ -8,6 +8,7 @@ use etherparse::IpHeaders;
 use proptest::{collection::vec, prelude::*};
 
 use crate::{
+    encapsulation,
     frames::{Link, Plan, any_plan, ipv4, ipv6},
     tunnel::{message, on_n3},
 };
@@ -19,6 +20,7 @@ fn is_truncation(fault: ParseFault) -> bool {
             | ParseFault::TruncatedIp
             | ParseFault::TruncatedTransport
             | ParseFault::TruncatedGtpu
+            | ParseFault::TruncatedTunnel
     )
 }
 
@@ -37,8 +39,15 @@ fn cut_everywhere(frame: &[u8], layer: Layer, whole: Facts) -> Result<(), TestCa
     Ok(())
 }
 
-/// A valid packet, half of them in a tunnel.
+/// A valid packet, most of them in tunnels.
 fn any_frame() -> impl Strategy<Value = (Vec<u8>, Layer)> {
+    let nested = (any_plan(), encapsulation::wraps(0..=3))
+        .prop_map(|(plan, wraps)| (encapsulation::nest(&plan, &wraps).0, Layer::Ethernet));
+    prop_oneof![in_gtpu(), nested]
+}
+
+/// A valid packet, half of them in GTP-U.
+fn in_gtpu() -> impl Strategy<Value = (Vec<u8>, Layer)> {
     (any_plan(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(plan, tunnel, v6, qfi)| {
         if !tunnel {
             return (plan.build(), plan.link.layer());

@@ -18,7 +18,9 @@ use pnet::packet::{
 };
 use proptest::prelude::*;
 
-use crate::frames::{Plan, address, any_ip, any_plan, dissect, first_fragment, fragment};
+use crate::frames::{
+    Link, Plan, TUNNEL_PORTS, address, any_ip, any_plan, dissect, first_fragment, fragment, ipv6,
+};
 
 proptest! {
     #[test]
@@ -38,11 +40,27 @@ proptest! {
 
     #[test]
     fn a_first_fragment_has_ports_and_says_what_it_is(ip in any_ip(), ports: (u16, u16)) {
-        prop_assume!(ports.1 != 2152);
+        prop_assume!(!TUNNEL_PORTS.contains(&ports.1));
         let plan = Plan::udp(first_fragment(ip), ports, vec![7; 64]);
         let facts = parse(plan.build().as_slice(), Layer::Ethernet);
         prop_assert_eq!(facts, Ok(plan.facts()));
         prop_assert!(facts.is_ok_and(|facts| facts.first_fragment));
+    }
+
+    /// RFC 6946: a fragment header, and no fragment.
+    #[test]
+    fn an_atomic_fragment_is_whole(ports in (any::<u16>(), 5000u16..6000)) {
+        let plan = Plan::udp(fragment(ipv6(), 0, false), ports, vec![7; 64]);
+        let facts = parse(plan.build().as_slice(), Layer::Ethernet);
+        prop_assert_eq!(facts, Ok(plan.facts()));
+        prop_assert!(facts.is_ok_and(|facts| !facts.first_fragment));
+    }
+
+    #[test]
+    fn qinq_says_both_vlans_outermost_first(outer in 1u16..4096, inner in 1u16..4096) {
+        let plan = Plan { link: Link::DoubleTagged(outer, inner), ..Plan::udp(ipv6(), (1, 2), vec![7]) };
+        let facts = parse(plan.build().as_slice(), Layer::Ethernet);
+        prop_assert_eq!(facts.map(|facts| facts.vlan), Ok([outer, inner]));
     }
 
     #[test]
@@ -84,6 +102,7 @@ proptest! {
             sequence,
             payload_offset: 54,
             payload_length: 9,
+            vlan: [0; 2],
             tunnel: None,
         }));
         prop_assert_eq!(&frame[54..], &payload);
@@ -93,7 +112,7 @@ proptest! {
     fn pnets_ipv6_udp_datagram_behind_a_tag_is_read(
         from: [u8; 16], to: [u8; 16], ports: (u16, u16), payload: [u8; 5],
     ) {
-        prop_assume!(ports.1 != 2152);
+        prop_assume!(!TUNNEL_PORTS.contains(&ports.1));
         let mut frame = vec![0; 14 + 4 + 40 + 8 + 5];
         let mut ethernet = MutableEthernetPacket::new(&mut frame).expect("room");
         ethernet.set_ethertype(EtherTypes::Vlan);
@@ -122,6 +141,7 @@ proptest! {
             sequence: 0,
             payload_offset: 66,
             payload_length: 5,
+            vlan: [99, 0],
             tunnel: None,
         }));
     }

@@ -1,4 +1,4 @@
-//! GTP-U (TS 29.281): the user's packet inside the N3 tunnel.
+//! GTP-U (TS 29.281): the user's packet inside the N3 tunnel, over IPv4 and IPv6.
 
 use detector_common::{
     packet::Layer,
@@ -56,6 +56,11 @@ fn inner() -> impl Strategy<Value = Plan> {
     any_plan().prop_map(|plan| Plan { link: Link::None, ..plan })
 }
 
+/// A user's packet in an Ethernet frame of their own.
+fn framed() -> impl Strategy<Value = Plan> {
+    any_plan().prop_filter("a frame", |plan| !matches!(plan.link, Link::None))
+}
+
 /// Extension headers and the QFI they announce.
 fn extensions(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
     let kind = select(vec![CONTAINER, 0x40, 0xc0, 0x20, 0x82]);
@@ -64,17 +69,24 @@ fn extensions(count: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = V
     vec((kind, content), count)
 }
 
-/// TS 38.415 section 5.5.2: the QFI is the lower six bits of the container's second octet.
+/// TS 38.415 section 5.5.2: the QFI is the lower six bits of the container's second octet, of PDU
+/// types 0 (downlink) and 1 (uplink).
 fn qfi(extensions: &[(u8, Vec<u8>)]) -> Option<u8> {
-    extensions.iter().rev().find(|(kind, _)| *kind == CONTAINER).map(|(_, c)| c[1] & 0x3f)
+    let of_a_pdu = |(kind, content): &&(u8, Vec<u8>)| *kind == CONTAINER && content[0] >> 4 <= 1;
+    extensions.iter().rev().find(of_a_pdu).map(|(_, content)| content[1] & 0x3f)
 }
 
-/// What the parser must say of an inner packet that starts `at` bytes into the frame.
+/// What the parser must say of an inner packet at the end of the frame.
 fn tunnelled(inner: &Plan, frame: &[u8], qfi: Option<u8>) -> Facts {
     let at = frame.len() - inner.build().len();
     let facts = inner.facts();
-    let payload_offset = facts.payload_offset + at as u32;
-    Facts { payload_offset, tunnel: Some(Tunnel { teid: TEID, qfi }), ..facts }
+    Facts {
+        payload_offset: facts.payload_offset + at as u32,
+        first_fragment: frame[14] >> 4 == 4 && frame[20] & 0x20 != 0 || facts.first_fragment,
+        vlan: [0; 2],
+        tunnel: Some(Tunnel { teid: TEID, message_type: 255, qfi }),
+        ..facts
+    }
 }
 
 proptest! {
@@ -111,12 +123,49 @@ proptest! {
         prop_assert_eq!(facts, Err(ParseFault::BadGtpuExtension));
     }
 
+    /// Echo, error indication, end marker: seen between the ends of the tunnel.
     #[test]
-    fn a_control_message_carries_no_user_packet(
+    fn a_message_without_a_user_packet_says_its_type_and_its_own_ends(
         outer in outer(), kind in 0u8..255, flags in 0u8..8, inner in inner(),
     ) {
-        let frame = on_n3(outer, message(kind, flags, &[], &inner.build())).build();
-        prop_assert_eq!(parse(frame.as_slice(), Layer::Ethernet), Err(ParseFault::GtpuControl));
+        let plan = on_n3(outer, message(kind, flags, &[], &inner.build()));
+        let tunnel = Some(Tunnel { teid: TEID, message_type: kind, qfi: None });
+        let expected = Facts { tunnel, ..plan.facts() };
+        prop_assert_eq!(parse(plan.build().as_slice(), Layer::Ethernet), Ok(expected));
+    }
+
+    #[test]
+    fn pdu_session_containers_of_both_directions_have_the_qfi(
+        inner in inner(), uplink: bool, rest in 0u8..16, qfi in 0u8..64, upper in 0u8..4,
+    ) {
+        let extensions = [(CONTAINER, vec![(u8::from(uplink) << 4) | rest, (upper << 6) | qfi])];
+        let frame = on_n3(ipv4(), message(255, E, &extensions, &inner.build())).build();
+        let expected = tunnelled(&inner, &frame, Some(qfi));
+        prop_assert_eq!(parse(frame.as_slice(), Layer::Ethernet), Ok(expected));
+    }
+
+    #[test]
+    fn an_ethernet_pdu_session_is_entered(
+        outer in outer(), inner in framed(), flags in 0u8..8, macs in any::<[u8; 12]>(),
+    ) {
+        let mut user = inner.build();
+        user[..12].copy_from_slice(&macs);
+        let frame = on_n3(outer, message(255, flags, &[], &user)).build();
+        let expected = tunnelled(&inner, &frame, None);
+        prop_assert_eq!(parse(frame.as_slice(), Layer::Ethernet), Ok(expected));
+    }
+
+    /// 8.0.69.1 has the bytes of an EtherType and of an IPv4 header's first byte.
+    #[test]
+    fn a_user_whose_address_looks_like_an_ethertype_is_no_ethernet(
+        inner in inner(), start in select(vec![[8, 0, 0x45, 1], [0x86, 0xdd, 0x60, 0], [0x81, 0, 8, 0]]),
+    ) {
+        let IpHeaders::Ipv4(mut ip, extensions) = ipv4() else { panic!("asked for IPv4") };
+        ip.source = start;
+        let inner = Plan { ip: IpHeaders::Ipv4(ip, extensions), ..inner };
+        let frame = on_n3(ipv6(), message(255, 0, &[], &inner.build())).build();
+        let expected = tunnelled(&inner, &frame, None);
+        prop_assert_eq!(parse(frame.as_slice(), Layer::Ethernet), Ok(expected));
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(crate) fn buy_click() -> Detection {
             user_agent: None,
         }),
         tunnel: None,
+        vlan: None,
         discriminator: 7,
         read_at: Instant::now(),
     }
@@ -126,7 +127,8 @@ fn everything() -> Detection {
     let http = buy_click().http.map(|seen| HttpRequest { user_agent: Some("ue".into()), ..seen });
     Detection {
         http,
-        tunnel: Some(Tunnel { teid: 0x1001, qfi: Some(9) }),
+        tunnel: Some(Tunnel { teid: 0x1001, message_type: 255, qfi: Some(9) }),
+        vlan: Some(100),
         rule: buy_click().rule,
         ..ended_session()
     }

@@ -185,6 +185,7 @@ impl<O: Outside> Pipeline<O> {
             }),
             http: None,
             tunnel: session.tunnel,
+            vlan: session.vlan,
             discriminator: session.start_ns,
             read_at,
         }
@@ -222,6 +223,7 @@ impl<O: Outside> Pipeline<O> {
             }),
             http: confirmed.http,
             tunnel: record.tunnel,
+            vlan: record.vlan,
             discriminator: u64::from(record.sequence),
             read_at,
         })

@@ -62,6 +62,10 @@ pub enum Field {
     GtpTeid,
     /// `gtp.qfi`
     GtpQfi,
+    /// `gtp.message_type`
+    GtpMessageType,
+    /// `vlan`
+    Vlan,
 }
 
 /// Which rules can have a field at all.
@@ -108,7 +112,7 @@ pub struct Row(pub Field, pub &'static str, pub Available, pub &'static str);
 
 /// Every field, in the order of the enum.
 #[rustfmt::skip]
-pub const FIELDS: [Row; 24] = [
+pub const FIELDS: [Row; 26] = [
     Row(Field::UeIp, "ue.ip", Available::Always, "the user's address"),
     Row(Field::UePort, "ue.port", Available::Packet, "the user's port (number)"),
     Row(Field::AppIp, "app.ip", Available::Always, "the application's address"),
@@ -133,6 +137,8 @@ pub const FIELDS: [Row; 24] = [
     Row(Field::SessionReason, "session.reason", Available::SessionEnded, "`idle`, `closed`, `evicted` or `stopped`"),
     Row(Field::GtpTeid, "gtp.teid", Available::Always, "the GTP-U tunnel (number); absent outside N3"),
     Row(Field::GtpQfi, "gtp.qfi", Available::Always, "the QoS flow (number); absent outside N3"),
+    Row(Field::GtpMessageType, "gtp.message_type", Available::Always, "the GTP-U message type (number), 255 for a user's packet; absent outside N3"),
+    Row(Field::Vlan, "vlan", Available::Always, "the outermost VLAN id (number); absent without a tag"),
 ];
 
 impl Field {
@@ -190,6 +196,8 @@ impl Field {
             Self::SessionReason => text(reason(ended?.reason)),
             Self::GtpTeid => Some(seen.tunnel?.teid.into()),
             Self::GtpQfi => Some(seen.tunnel?.qfi?.into()),
+            Self::GtpMessageType => Some(seen.tunnel?.message_type.into()),
+            Self::Vlan => Some(seen.vlan?.into()),
         }
     }
 }

@@ -51,6 +51,7 @@ fn seen(signature: Signature) -> Detection {
         session: Some(Session { id: "s1".to_owned(), started, ended }),
         http: is_http.then_some(http),
         tunnel: None,
+        vlan: None,
         discriminator: 1,
         read_at: Instant::now(),
         rule: Arc::new(rule(signature)),
@@ -144,12 +145,14 @@ fn default_data_is_everything_seen_and_nothing_else() {
 }
 
 #[test]
-fn every_field_is_seen_under_some_signature_or_only_on_n3() {
+fn every_field_is_seen_under_some_signature() {
     let signatures = [http_signature(), Signature::SessionEnded];
     for Row(field, name, ..) in &FIELDS {
         let seen_somewhere = signatures.iter().any(|s| {
             let mut detection = seen(s.clone());
-            detection.tunnel = Some(crate::detection::Tunnel { teid: 1, qfi: Some(9) });
+            detection.tunnel =
+                Some(crate::detection::Tunnel { teid: 1, message_type: 255, qfi: Some(9) });
+            detection.vlan = Some(5);
             if let Some(http) = &mut detection.http {
                 http.query = Some("a=b".to_owned());
                 http.user_agent = Some("phone".to_owned());

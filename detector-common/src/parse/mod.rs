@@ -1,0 +1,86 @@
+//! The one packet parser: from the frame's first byte to the transport's payload, through VLAN tags,
+//! MPLS, PPPoE and tunnels (GRE, IP in IP, VXLAN, GTP-U). It says what it saw, never what to do
+//! about it.
+//!
+//! A plain TCP packet takes the straight way through [`parse`]; all that is rarer is walked by
+//! [`tunnel`], so that most packets do not pay for it.
+
+mod fault;
+mod gtpu;
+mod ip;
+mod link;
+mod transport;
+mod tunnel;
+
+pub use self::{
+    fault::ParseFault,
+    gtpu::{MAX_EXTENSIONS as MAX_GTPU_EXTENSIONS, USER_PACKET},
+    ip::MAX_EXTENSIONS as MAX_IPV6_EXTENSIONS,
+    link::{MAX_MPLS_LABELS, MAX_VLAN_TAGS},
+    tunnel::MAX_TUNNELS,
+};
+use crate::packet::{Address, Layer, PacketBytes, Protocol};
+
+/// What one packet says about itself; of a packet in a tunnel, what the innermost one says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Transport.
+    pub protocol: Protocol,
+    /// TCP flags, see [`crate::wire::tcp_flag`]; 0 for UDP.
+    pub tcp_flags: u8,
+    /// The first fragment of several, or inside one: the payload goes on in packets without ports.
+    pub first_fragment: bool,
+    /// TCP sequence number; 0 for UDP.
+    pub sequence: u32,
+    /// Where the transport's payload starts, in bytes from the packet's start.
+    pub payload_offset: u32,
+    /// Payload bytes in this packet, Ethernet padding excluded.
+    pub payload_length: u32,
+    /// VLAN ids of the tags in the frame, outermost first; 0 where there is none. Those inside
+    /// tunnels are the tunnel's own, and a tag that the device took off is
+    /// [`PacketBytes::vlan_metadata`].
+    pub vlan: [u16; MAX_VLAN_TAGS],
+    /// The GTP-U message that brought the packet, or that it is.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// A GTP-U message. Aligned as the word that it fills: LLVM copies it as one, and the kernel's
+/// verifier allows that on the stack only at multiples of eight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
+pub struct Tunnel {
+    /// Tunnel endpoint identifier.
+    pub teid: u32,
+    /// Message type (TS 29.281 table 6.1-1). [`USER_PACKET`]: the facts are those of the user's
+    /// packet inside. Any other (echo, error indication, end marker): those of the message's own
+    /// datagram.
+    pub message_type: u8,
+    /// QoS flow identifier (TS 38.415 section 5.5.3.3), if a PDU Session Container was there.
+    pub qfi: Option<u8>,
+}
+
+/// Reads a packet.
+///
+/// # Errors
+/// The reason why it cannot be read to its ports and payload.
+#[inline(always)]
+pub fn parse<P: PacketBytes + ?Sized>(packet: &P, layer: Layer) -> Result<Facts, ParseFault> {
+    let link = match layer {
+        Layer::Ethernet => link::skip(packet, 0)?,
+        Layer::Ip => link::Link::NONE,
+    };
+    let outer = ip::parse(packet, link.end, packet.size())?;
+    let facts = match outer.protocol {
+        ip::protocol::TCP => transport::tcp(packet, &outer)?,
+        _ => tunnel::walk(packet, outer)?,
+    };
+    Ok(Facts { vlan: link.vlan, ..facts })
+}

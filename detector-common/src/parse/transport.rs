@@ -1,0 +1,54 @@
+//! TCP (RFC 9293) and UDP (RFC 768): the ports, and where the payload is.
+
+use super::{Facts, ParseFault, ip::Ip};
+use crate::{
+    packet::{PacketBytes, Protocol},
+    wire::{Tcp, Udp},
+};
+
+/// Reads the TCP header that `ip` leads to.
+#[inline(always)]
+pub(super) fn tcp<P: PacketBytes + ?Sized>(packet: &P, ip: &Ip) -> Result<Facts, ParseFault> {
+    let header: Tcp = packet.load(ip.offset).ok_or(ParseFault::TruncatedTransport)?;
+    let length = usize::from(header.data_offset >> 4) * 4;
+    if length < size_of::<Tcp>() {
+        return Err(ParseFault::BadTcp);
+    }
+    Ok(Facts {
+        source_port: header.source.get(),
+        destination_port: header.destination.get(),
+        tcp_flags: header.flags,
+        sequence: header.sequence.get(),
+        ..facts(ip, Protocol::Tcp, ip.offset + length)
+    })
+}
+
+/// Reads the UDP header that `ip` leads to.
+#[inline(always)]
+pub(super) fn udp<P: PacketBytes + ?Sized>(packet: &P, ip: &Ip) -> Result<Facts, ParseFault> {
+    let header: Udp = packet.load(ip.offset).ok_or(ParseFault::TruncatedTransport)?;
+    Ok(Facts {
+        source_port: header.source.get(),
+        destination_port: header.destination.get(),
+        ..facts(ip, Protocol::Udp, ip.offset + size_of::<Udp>())
+    })
+}
+
+/// What is known before the transport header was read.
+#[inline(always)]
+fn facts(ip: &Ip, protocol: Protocol, payload: usize) -> Facts {
+    Facts {
+        source: ip.source,
+        destination: ip.destination,
+        source_port: 0,
+        destination_port: 0,
+        protocol,
+        tcp_flags: 0,
+        first_fragment: ip.first_fragment,
+        sequence: 0,
+        payload_offset: payload as u32,
+        payload_length: ip.end.saturating_sub(payload) as u32,
+        vlan: [0; super::MAX_VLAN_TAGS],
+        tunnel: None,
+    }
+}

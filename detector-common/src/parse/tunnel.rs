@@ -1,0 +1,143 @@
+//! From the outer packet of tunnels to the innermost: GRE (RFC 2784, RFC 2890), IP in IP (RFC 2003,
+//! RFC 2473, RFC 4213), VXLAN (RFC 7348), GTP-U.
+//!
+//! A user's own tunnel inside GTP-U stays closed: the user is whoever has the address of the packet
+//! that GTP-U carries.
+
+use super::{
+    Facts, ParseFault, Tunnel,
+    gtpu::{self, Message},
+    ip::{self, Ip, protocol},
+    link, transport,
+};
+use crate::{
+    packet::{Layer, PacketBytes},
+    wire::{Gre, Udp, Vxlan, ethertype},
+};
+
+/// Tunnels in each other that are entered.
+pub const MAX_TUNNELS: usize = 3;
+
+/// UDP port of VXLAN (RFC 7348 section 8).
+const VXLAN_PORT: u16 = 4789;
+
+/// What a packet carries.
+enum Content {
+    /// Its own payload.
+    Payload,
+    /// A packet that begins with this, here.
+    Packet(Layer, usize),
+}
+
+/// Reads what `ip` leads to, which is not TCP: UDP, or a tunnel and what is in it.
+#[inline(always)]
+pub(super) fn walk<P: PacketBytes + ?Sized>(packet: &P, mut ip: Ip) -> Result<Facts, ParseFault> {
+    let mut gtpu = None;
+    for level in 0..=MAX_TUNNELS {
+        let (layer, start) = match content(packet, &ip, &mut gtpu)? {
+            Content::Payload => return innermost(packet, &ip, gtpu),
+            Content::Packet(..) if level == MAX_TUNNELS => return Err(ParseFault::TooManyTunnels),
+            Content::Packet(layer, start) => (layer, packet.forget(start)),
+        };
+        let start = match layer {
+            Layer::Ethernet => packet.forget(link::skip(packet, start)?.end),
+            Layer::Ip => start,
+        };
+        let inner = ip::parse(packet, start, ip.end).map_err(|fault| match fault {
+            ParseFault::BadIp if gtpu.is_some() => ParseFault::GtpuNotIp,
+            other => other,
+        })?;
+        let first_fragment = ip.first_fragment | inner.first_fragment;
+        ip = Ip { first_fragment, offset: packet.forget(inner.offset), ..inner };
+        if gtpu.is_some() {
+            return innermost(packet, &ip, gtpu);
+        }
+    }
+    Err(ParseFault::TooManyTunnels)
+}
+
+#[inline(always)]
+fn innermost<P: PacketBytes + ?Sized>(
+    packet: &P,
+    ip: &Ip,
+    tunnel: Option<Tunnel>,
+) -> Result<Facts, ParseFault> {
+    let facts = match ip.protocol {
+        protocol::TCP => transport::tcp(packet, ip)?,
+        protocol::UDP => transport::udp(packet, ip)?,
+        _ => return Err(ParseFault::OtherTransport),
+    };
+    Ok(Facts { tunnel, ..facts })
+}
+
+#[inline(always)]
+fn content<P: PacketBytes + ?Sized>(
+    packet: &P,
+    ip: &Ip,
+    gtpu: &mut Option<Tunnel>,
+) -> Result<Content, ParseFault> {
+    match ip.protocol {
+        protocol::UDP => datagram(packet, ip, gtpu),
+        protocol::GRE => gre(packet, ip.offset),
+        protocol::IPV4 | protocol::IPV6 => Ok(Content::Packet(Layer::Ip, ip.offset)),
+        _ => Ok(Content::Payload),
+    }
+}
+
+#[inline(always)]
+fn datagram<P: PacketBytes + ?Sized>(
+    packet: &P,
+    ip: &Ip,
+    gtpu: &mut Option<Tunnel>,
+) -> Result<Content, ParseFault> {
+    let header: Udp = packet.load(ip.offset).ok_or(ParseFault::TruncatedTransport)?;
+    let payload = ip.offset + size_of::<Udp>();
+    match header.destination.get() {
+        VXLAN_PORT => vxlan(packet, payload),
+        gtpu::PORT => match gtpu::message(packet, payload, ip.end)? {
+            Message::Other => Ok(Content::Payload),
+            Message::Control(tunnel) => {
+                *gtpu = Some(tunnel);
+                Ok(Content::Payload)
+            }
+            Message::UserPacket { tunnel, layer, start } => {
+                *gtpu = Some(tunnel);
+                Ok(Content::Packet(layer, start))
+            }
+        },
+        _ => Ok(Content::Payload),
+    }
+}
+
+#[inline(always)]
+fn vxlan<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<Content, ParseFault> {
+    /// I: the VNI is valid (RFC 7348 section 5). Without it this is no VXLAN.
+    const VALID: u8 = 0x08;
+    let header: Vxlan = packet.load(start).ok_or(ParseFault::TruncatedTunnel)?;
+    if header.flags & VALID == 0 {
+        return Ok(Content::Payload);
+    }
+    Ok(Content::Packet(Layer::Ethernet, start + size_of::<Vxlan>()))
+}
+
+#[inline(always)]
+fn gre<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<Content, ParseFault> {
+    // RFC 2784 section 2, RFC 2890 section 2; routing is RFC 1701's.
+    const CHECKSUM: u16 = 0x8000;
+    const ROUTING: u16 = 0x4000;
+    const KEY: u16 = 0x2000;
+    const SEQUENCE: u16 = 0x1000;
+    const VERSION: u16 = 0x0007;
+    let header: Gre = packet.load(start).ok_or(ParseFault::TruncatedTunnel)?;
+    let flags = header.flags.get();
+    if flags & (ROUTING | VERSION) != 0 {
+        return Err(ParseFault::OtherGre);
+    }
+    let word = |flag: u16| if flags & flag != 0 { 4 } else { 0 };
+    let content = start + size_of::<Gre>() + word(CHECKSUM) + word(KEY) + word(SEQUENCE);
+    match header.protocol.get() {
+        ethertype::IPV4 | ethertype::IPV6 => Ok(Content::Packet(Layer::Ip, content)),
+        ethertype::ETHERNET => Ok(Content::Packet(Layer::Ethernet, content)),
+        _ => Err(ParseFault::OtherGre),
+    }
+}
