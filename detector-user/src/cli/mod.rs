@@ -1,6 +1,7 @@
 //! The command line: arguments in, exit code out. Nothing is decided here.
 
 pub mod devices;
+pub mod replay;
 pub mod rules;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,6 +33,8 @@ enum Command {
     Rules(rules::RulesArgs),
     /// List network devices, and what Detector would see on each.
     Devices(devices::DevicesArgs),
+    /// Read capture files as the agent reads packets.
+    Replay(replay::ReplayArgs),
     /// Run the embedded Broker for one box; a cluster runs Knative.
     Broker(BrokerArgs),
 }
@@ -70,6 +73,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Rules(args) => rules::run(args),
         Command::Devices(args) => devices::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Replay(args) => replay::run(args),
         Command::Broker(args) => crate::broker::run(args).await.map(|()| ExitCode::SUCCESS),
     }
 }

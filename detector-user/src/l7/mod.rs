@@ -10,6 +10,7 @@ pub mod dns;
 mod drive;
 pub mod fact;
 pub mod h2;
+pub mod http1;
 pub mod mqtt;
 pub mod quic;
 pub mod text;

@@ -1,0 +1,198 @@
+//! One capture file, frame by frame, in constant memory.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use flate2::read::MultiGzDecoder;
+use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
+use thiserror::Error;
+
+use super::{link::LinkType, section::Section};
+
+/// Bytes read ahead. Larger blocks make the buffer grow, up to [`LARGEST_BLOCK`].
+const BUFFER: usize = 1 << 20;
+/// No capture tool writes a larger block; a length beyond it is damage.
+const LARGEST_BLOCK: usize = 64 << 20;
+/// Why a capture file cannot be read, or not to its end.
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    /// It cannot be opened or read.
+    #[error("cannot read: {0}")]
+    Io(#[from] io::Error),
+    /// Neither pcap nor pcapng.
+    #[error(
+        "not a capture file: expected pcap or pcapng, perhaps gzipped; convert other formats with \
+         `editcap -F pcap`"
+    )]
+    UnknownFormat,
+    /// It ends before its header is complete.
+    #[error("not a capture file: it ends inside the file header")]
+    NoHeader,
+    /// It ends inside a frame, as when a capture was stopped the hard way.
+    #[error("cut short inside frame {frame}: the frames before it were read")]
+    CutShort {
+        /// The frame that is not complete.
+        frame: u64,
+    },
+    /// A length or a block that no capture file has.
+    #[error("damaged at frame {frame}, byte {offset}: {what}; the frames before it were read")]
+    Damaged {
+        /// The frame that would have come next.
+        frame: u64,
+        /// Where the damage begins, in (uncompressed) bytes from the start.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+}
+
+/// One captured frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Its number in the file, from 1.
+    pub number: u64,
+    /// When it was captured, in ns since 1970.
+    pub time_ns: u64,
+    /// What `bytes` begin with.
+    pub link: LinkType,
+    /// The captured bytes.
+    pub bytes: &'a [u8],
+    /// Bytes of the frame on the wire; more than `bytes` when the capture was limited.
+    pub length: u32,
+}
+
+/// An open capture file.
+pub struct CaptureFile {
+    reader: Box<dyn PcapReaderIterator + Send>,
+    /// Bytes of the block that was given out last.
+    last: usize,
+    offset: u64,
+    frames: u64,
+    section: Section,
+    read: Arc<AtomicU64>,
+}
+
+impl CaptureFile {
+    /// Opens a file, or standard input for `-`.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or is no capture.
+    pub fn open(path: &Path) -> Result<Self, CaptureError> {
+        if path == PathBuf::from("-") {
+            return Self::read(io::stdin());
+        }
+        Self::read(File::open(path)?)
+    }
+
+    /// Reads a capture from any source.
+    ///
+    /// # Errors
+    /// When it begins like no capture.
+    pub fn read(source: impl Read + Send + 'static) -> Result<Self, CaptureError> {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut source = Counting { inner: source, read: read.clone() };
+        let start = beginning(&mut source)?;
+        let whole = io::Cursor::new(start.clone()).chain(source);
+        let mut source: Box<dyn Read + Send> = match start.as_slice() {
+            [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(whole)),
+            _ => Box::new(whole),
+        };
+        let start = beginning(&mut source)?;
+        if start.len() < 24 {
+            return Err(CaptureError::NoHeader);
+        }
+        let source = io::Cursor::new(start).chain(source);
+        let reader = create_reader(BUFFER, source).map_err(|error| match error {
+            PcapError::Eof | PcapError::Incomplete(_) => CaptureError::NoHeader,
+            _ => CaptureError::UnknownFormat,
+        })?;
+        let section = Section::default();
+        Ok(Self { reader, last: 0, offset: 0, frames: 0, section, read })
+    }
+
+    /// How many bytes of the file were read so far (compressed ones count as they are).
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        self.read.clone()
+    }
+
+    /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// When the file goes no further. What came before it counts.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
+        loop {
+            self.reader.consume(std::mem::take(&mut self.last));
+            match self.reader.next() {
+                Ok((length, block)) => {
+                    let found = self.section.block(&block);
+                    self.last = length;
+                    match found {
+                        Ok(None) => self.offset += length as u64,
+                        Ok(Some(found)) => {
+                            self.offset += length as u64;
+                            self.frames += 1;
+                            return Ok(Some(found.frame(self.frames, self.reader.data())));
+                        }
+                        Err(what) => return Err(self.damage(what)),
+                    }
+                }
+                Err(PcapError::Eof) => return Ok(None),
+                Err(PcapError::Incomplete(_)) => self.refill()?,
+                Err(PcapError::BufferTooSmall) => self.grow()?,
+                Err(PcapError::UnexpectedEof) if self.reader.data().is_empty() => return Ok(None),
+                Err(PcapError::UnexpectedEof) => {
+                    return Err(CaptureError::CutShort { frame: self.frames + 1 });
+                }
+                Err(_) => return Err(self.damage("no block or frame that can be read")),
+            }
+        }
+    }
+
+    fn refill(&mut self) -> Result<(), CaptureError> {
+        match self.reader.refill() {
+            Ok(()) => Ok(()),
+            Err(_) => Err(io::Error::other("the file ended with a read error").into()),
+        }
+    }
+
+    fn grow(&mut self) -> Result<(), CaptureError> {
+        let size = (self.reader.data().len().max(BUFFER)).saturating_mul(2);
+        if size > LARGEST_BLOCK || !self.reader.grow(size) {
+            return Err(self.damage("a length that no capture file has"));
+        }
+        self.refill()
+    }
+
+    fn damage(&self, what: impl Into<String>) -> CaptureError {
+        CaptureError::Damaged { frame: self.frames + 1, offset: self.offset, what: what.into() }
+    }
+}
+
+/// The first bytes of a source, enough for every file header; fewer only if it ends before.
+fn beginning(source: &mut impl Read) -> io::Result<Vec<u8>> {
+    const ENOUGH: u64 = 4096;
+    let mut start = Vec::new();
+    source.by_ref().take(ENOUGH).read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// Counts what is read, for a progress bar.
+struct Counting<R> {
+    inner: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}

@@ -1,0 +1,148 @@
+//! Tunnels over IP and UDP: where the inner packet starts.
+
+use super::{
+    bytes::{array_at, u8_at, u16_at},
+    layers::{Descent, Down, View},
+};
+
+impl Descent<'_> {
+    /// A tunnel that is known by its UDP port; `None` if it is none, or carries no packet.
+    pub(super) fn udp_tunnel(&mut self, ports: [u16; 2], view: View<'_>) -> Down {
+        for port in [ports[0].min(ports[1]), ports[0].max(ports[1])] {
+            let down = match port {
+                2152 => self.gtp(view),
+                // VXLAN (RFC 7348): flags, network identifier.
+                4789 => self.ethernet(view.skip(8)?),
+                4790 => self.vxlan_gpe(view),
+                6081 => self.geneve(view),
+                3544 => self.teredo(view),
+                1701 => self.l2tp(view),
+                // LISP data (RFC 9300): flags, nonce, instance.
+                4341 => self.ip(view.skip(8)?),
+                4754 => self.gre(view),
+                6635 => self.mpls(view),
+                _ => continue,
+            };
+            if down.is_some() {
+                return down;
+            }
+        }
+        None
+    }
+
+    /// GRE (RFC 2784, 2890; version 1 of PPTP, RFC 2637), and ERSPAN in it.
+    pub(super) fn gre(&mut self, view: View<'_>) -> Down {
+        let flags = u16_at(view.bytes, 0)?;
+        let kind = u16_at(view.bytes, 2)?;
+        let set = |bit: u16| usize::from(flags & bit != 0);
+        let (checksum_or_routing, key, sequence) = (set(0xc000), set(0x2000), set(0x1000));
+        let acknowledgement = if flags & 7 == 1 { set(0x0080) } else { 0 };
+        let header = 4 + 4 * (checksum_or_routing + key + sequence + acknowledgement);
+        let rest = view.skip(header)?;
+        match kind {
+            0x88be if sequence == 1 => self.ethernet(rest.skip(8)?),
+            0x88be => self.ethernet(rest),
+            0x22eb => {
+                // ERSPAN III: twelve bytes, eight more if the last bit says so.
+                let more = usize::from(u8_at(rest.bytes, 11)? & 1) * 8;
+                self.ethernet(rest.skip(12 + more)?)
+            }
+            // WCCP: a redirect header, unless the packet starts at once.
+            0x883e => {
+                let direct = u8_at(rest.bytes, 0)? >> 4 == 4;
+                self.ip(if direct { rest } else { rest.skip(4)? })
+            }
+            kind => self.ether_type(kind, rest),
+        }
+    }
+
+    /// GTP-U (TS 29.281 section 5): the user's packet of a T-PDU.
+    fn gtp(&mut self, view: View<'_>) -> Down {
+        const TPDU: u8 = 255;
+        const OPTIONAL: u8 = 0x07;
+        const EXTENSION: u8 = 0x04;
+        const MAX_EXTENSIONS: usize = 64;
+        let [flags, kind] = array_at::<2>(view.bytes, 0)?;
+        if flags >> 5 != 1 || kind != TPDU {
+            return None;
+        }
+        if flags & OPTIONAL == 0 {
+            return self.session_data(view.skip(8)?);
+        }
+        let mut rest = view.skip(12)?;
+        let mut next = if flags & EXTENSION != 0 { u8_at(view.bytes, 11)? } else { 0 };
+        for _ in 0..MAX_EXTENSIONS {
+            if next == 0 {
+                return self.session_data(rest);
+            }
+            let size = usize::from(u8_at(rest.bytes, 0)?) * 4;
+            if size == 0 {
+                return None;
+            }
+            next = u8_at(rest.bytes, size - 1)?;
+            rest = rest.skip(size)?;
+        }
+        None
+    }
+
+    /// The payload of a PDU session: IP, or Ethernet.
+    fn session_data(&mut self, view: View<'_>) -> Down {
+        match u8_at(view.bytes, 0)? >> 4 {
+            4 | 6 => self.ip(view),
+            _ if view.bytes.starts_with(&[0xff, 0x03]) => self.ppp(view),
+            _ => self.ethernet(view),
+        }
+    }
+
+    /// VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe): the next protocol stands in the fourth byte.
+    fn vxlan_gpe(&mut self, view: View<'_>) -> Down {
+        let rest = view.skip(8)?;
+        match u8_at(view.bytes, 3)? {
+            1 | 2 => self.ip(rest),
+            3 => self.ethernet(rest),
+            4 => self.service_header(rest),
+            5 => self.mpls(rest),
+            _ => None,
+        }
+    }
+
+    /// GENEVE (RFC 8926 section 3.4): options in words of four bytes, then an EtherType.
+    fn geneve(&mut self, view: View<'_>) -> Down {
+        let options = usize::from(u8_at(view.bytes, 0)? & 0x3f) * 4;
+        let kind = u16_at(view.bytes, 2)?;
+        self.ether_type(kind, view.skip(8 + options)?)
+    }
+
+    /// Teredo (RFC 4380 section 5.1.1): authentication and origin indication before IPv6.
+    fn teredo(&mut self, view: View<'_>) -> Down {
+        let mut rest = view;
+        if rest.bytes.starts_with(&[0, 1]) {
+            let [id, secret] = array_at::<2>(rest.bytes, 2)?;
+            rest = rest.skip(13 + usize::from(id) + usize::from(secret))?;
+        }
+        if rest.bytes.starts_with(&[0, 0]) {
+            rest = rest.skip(8)?;
+        }
+        if u8_at(rest.bytes, 0)? >> 4 != 6 {
+            return None;
+        }
+        self.ip(rest)
+    }
+
+    /// L2TP version 2 (RFC 2661 section 3.1), data messages: PPP.
+    fn l2tp(&mut self, view: View<'_>) -> Down {
+        let flags = u16_at(view.bytes, 0)?;
+        let set = |bit: u16| flags & bit != 0;
+        const CONTROL: u16 = 0x8000;
+        if set(CONTROL) || flags & 0x000f != 2 {
+            return None;
+        }
+        let mut header = 6;
+        header += if set(0x4000) { 2 } else { 0 }; // length
+        header += if set(0x0800) { 4 } else { 0 }; // sequence numbers
+        if set(0x0200) {
+            header += 2 + usize::from(u16_at(view.bytes, header)?); // offset and its padding
+        }
+        self.ppp(view.skip(header)?)
+    }
+}

@@ -1,0 +1,84 @@
+//! Facts as lines of JSON.
+
+use std::net::IpAddr;
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    capture::layers::ip_address,
+    flow::Found,
+    l7::{Fact, fact::HttpVersion},
+};
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub(super) struct FactLine<'a> {
+    frame: u64,
+    #[serde(serialize_with = "seconds")]
+    time: u64,
+    kind: &'static str,
+    name: String,
+    src: IpAddr,
+    dst: IpAddr,
+    sport: u16,
+    dport: u16,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    http: Option<Http<'a>>,
+}
+
+/// What HTTP requests have besides.
+#[derive(Debug, Serialize)]
+struct Http<'a> {
+    method: &'a str,
+    host: Option<&'a str>,
+    uri: &'a str,
+}
+
+/// Seconds since 1970 with nine decimals, which a JSON number would lose.
+fn seconds<S: Serializer>(ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    const NS: u64 = 1_000_000_000;
+    serializer.collect_str(&format_args!("{}.{:09}", ns / NS, ns % NS))
+}
+
+impl<'a> FactLine<'a> {
+    /// The lines of a fact: one for each name.
+    pub(super) fn of(found: &'a Found) -> Vec<Self> {
+        const PUBLISH: u8 = 3;
+        let line = |kind, name| Self {
+            frame: found.stamp.frame,
+            time: found.stamp.time_ns,
+            kind,
+            name,
+            src: ip_address(found.source.address),
+            dst: ip_address(found.destination.address),
+            sport: found.source.port,
+            dport: found.destination.port,
+            http: None,
+        };
+        let named = |kind, name: Option<&String>| name.map(|name| line(kind, name.clone()));
+        match &found.fact {
+            Fact::Dns(message) if !message.response => {
+                message.questions.iter().map(|question| line("dns", question.name.clone())).collect()
+            }
+            Fact::Tls(hello) => named("tls", hello.sni.as_ref()).into_iter().collect(),
+            Fact::Quic(quic) => named("quic", quic.hello.sni.as_ref()).into_iter().collect(),
+            Fact::HttpRequest(request) if request.version != HttpVersion::Http2 => {
+                let host = request.host.as_deref();
+                let name = format!("{}{}", host.unwrap_or_default(), request.target);
+                let http = Http { method: &request.method, host, uri: &request.target };
+                vec![Self { http: Some(http), ..line("http", name) }]
+            }
+            Fact::Mqtt(packet) if packet.kind == PUBLISH => {
+                packet.topics.iter().map(|topic| line("mqtt", topic.clone())).collect()
+            }
+            Fact::Coap(message) if !message.uri.is_empty() => {
+                vec![line("coap", message.uri.clone())]
+            }
+            Fact::Dns(_)
+            | Fact::HttpRequest(_)
+            | Fact::HttpResponse(_)
+            | Fact::Mqtt(_)
+            | Fact::Coap(_) => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Which protocol a stream speaks: by its port, where ports say it, and by its first bytes.
+
+use super::Endpoint;
+use crate::l7::{h2, http1, mqtt, tls};
+
+/// A protocol over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    /// HTTP/2 in clear, what a client sends.
+    Http2Client,
+    /// HTTP/2 in clear, what a server sends.
+    Http2Server,
+    Tls,
+    Dns,
+    Mqtt,
+    Coap,
+}
+
+/// What the first bytes say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Is(Protocol),
+    /// Too few bytes to tell.
+    Wait,
+    Unknown,
+}
+
+/// The protocol that IANA has for a port of these ends, the lower port first.
+pub(super) fn expected(ends: [Endpoint; 2]) -> Option<Protocol> {
+    let [a, b] = ends.map(|end| end.port);
+    of_port(a.min(b)).or_else(|| of_port(a.max(b)))
+}
+
+const fn of_port(port: u16) -> Option<Protocol> {
+    match port {
+        53 => Some(Protocol::Dns),
+        80 | 1900 | 2710 | 2869 | 3128 | 3132 | 5985 | 8080 | 8088 | 11371 => Some(Protocol::Http1),
+        443 => Some(Protocol::Tls),
+        1883 => Some(Protocol::Mqtt),
+        5683 => Some(Protocol::Coap),
+        _ => None,
+    }
+}
+
+/// Chooses by the first bytes of a stream, or by what follows a gap in it.
+pub(super) fn choose(
+    expected: Option<Protocol>,
+    http: &http1::Connection,
+    bytes: &[u8],
+) -> Choice {
+    match expected {
+        Some(protocol @ (Protocol::Dns | Protocol::Mqtt | Protocol::Coap)) => {
+            return Choice::Is(protocol);
+        }
+        Some(
+            Protocol::Http1 | Protocol::Http2Client | Protocol::Http2Server | Protocol::Tls,
+        )
+        | None => {}
+    }
+    if tls::looks_like(bytes) {
+        return if bytes.len() < 5 { Choice::Wait } else { Choice::Is(Protocol::Tls) };
+    }
+    if h2::PREFACE.starts_with(bytes) || bytes.starts_with(h2::PREFACE) {
+        let whole = bytes.len() >= h2::PREFACE.len();
+        return if whole { Choice::Is(Protocol::Http2Client) } else { Choice::Wait };
+    }
+    match http.looks_like(bytes) {
+        http1::Likeness::Yes => return Choice::Is(Protocol::Http1),
+        http1::Likeness::Perhaps => return Choice::Wait,
+        http1::Likeness::No => {}
+    }
+    if mqtt::looks_like(bytes) {
+        return Choice::Is(Protocol::Mqtt);
+    }
+    Choice::Unknown
+}

@@ -1,0 +1,265 @@
+//! One direction of a TCP connection: its bytes, in order, go through the reader of the protocol that
+//! it speaks.
+
+use super::{
+    Endpoint, Found, Output, Stamp,
+    choice::{Choice, Protocol, choose},
+    connection::Shared,
+    order::Piece,
+};
+use crate::l7::{Fact, Step, Way, dns, h2, http1, tls};
+
+/// Bytes of one unfinished message that are kept. Readers of longer ones keep what they need.
+const MAX_MESSAGE: usize = 96 << 10;
+
+/// One direction.
+#[derive(Default)]
+pub(super) struct Half {
+    /// The unfinished message.
+    buffer: Vec<u8>,
+    /// Bytes to come that nobody needs.
+    skip: u64,
+    reader: Reader,
+    /// Bytes read so far.
+    read: u64,
+    /// The packet that came last.
+    last: Stamp,
+    left_alone: bool,
+}
+
+/// What reads the bytes.
+#[derive(Default)]
+enum Reader {
+    /// Not known yet.
+    #[default]
+    Undecided,
+    Http1(http1::Reader),
+    Http2(Box<h2::Reader>),
+    Tls(Box<tls::Records>),
+    Dns(dns::Stream),
+    Mqtt,
+    Coap,
+}
+
+impl Reader {
+    fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http1 => Self::Http1(http1::Reader::default()),
+            Protocol::Http2Client => Self::Http2(Box::new(h2::Reader::client())),
+            Protocol::Http2Server => Self::Http2(Box::new(h2::Reader::server())),
+            Protocol::Tls => Self::Tls(Box::default()),
+            Protocol::Dns => Self::Dns(dns::Stream),
+            Protocol::Mqtt => Self::Mqtt,
+            Protocol::Coap => Self::Coap,
+        }
+    }
+
+    fn step(&mut self, shared: &mut Shared, way: Way, bytes: &[u8]) -> Step {
+        match self {
+            Self::Undecided => Step::Not,
+            Self::Http1(reader) => reader.step(shared.http_mut(), bytes),
+            Self::Http2(reader) => reader.step(bytes),
+            Self::Tls(records) => records.step(bytes),
+            Self::Dns(stream) => stream.step(bytes),
+            Self::Mqtt => shared.mqtt().step(way, bytes),
+            Self::Coap => shared.coap().step(bytes),
+        }
+    }
+
+    /// Ends the stream where bytes were not captured: what the message that has begun says so far.
+    fn cut(&mut self, shared: &mut Shared, bytes: &[u8]) -> Option<Fact> {
+        match self {
+            Self::Http1(reader) => reader.cut(shared.http_mut(), bytes),
+            Self::Undecided => http1::Reader::default().cut(shared.http_mut(), bytes),
+            Self::Tls(records) => records.cut(),
+            Self::Http2(_) | Self::Dns(_) | Self::Mqtt | Self::Coap => None,
+        }
+    }
+
+    /// Whether another protocol follows.
+    fn switched(&self) -> bool {
+        match self {
+            Self::Http1(reader) => reader.switched(),
+            Self::Undecided
+            | Self::Http2(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Mqtt
+            | Self::Coap => false,
+        }
+    }
+}
+
+/// How a run over the bytes ended.
+enum Rest {
+    /// From here on they are needed again.
+    Keep(usize),
+    /// None of them is needed again.
+    Done,
+}
+
+/// What one step came to.
+enum Progress {
+    /// So many bytes are read.
+    Took(u64),
+    /// The message goes on.
+    Wait,
+    /// Nothing that can be read begins here.
+    Lost,
+    /// To be tried once more, with a reader chosen anew.
+    Again,
+}
+
+/// What a direction needs of the connection while it reads.
+pub(super) struct Context<'c, 'o> {
+    pub(super) ends: [Endpoint; 2],
+    pub(super) way: Way,
+    pub(super) expected: Option<Protocol>,
+    pub(super) shared: &'c mut Shared,
+    pub(super) limit: Option<u64>,
+    pub(super) output: &'c mut Output<'o>,
+}
+
+impl Context<'_, '_> {
+    fn found(&mut self, fact: Fact, stamp: Stamp) {
+        let [source, destination] = self.ends;
+        self.output.facts.push(Found { fact, source, destination, stamp });
+    }
+}
+
+impl Half {
+    /// Bytes that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Bytes to come that need not be seen.
+    pub(super) fn unwanted(&self) -> u64 {
+        if self.left_alone { u64::MAX } else { self.skip }
+    }
+
+    /// Takes the next piece of the stream.
+    pub(super) fn piece(&mut self, piece: Piece<'_>, context: &mut Context<'_, '_>) {
+        match piece {
+            Piece::Data(bytes, stamp) => self.data(bytes, stamp, context),
+            Piece::Cut(length) => {
+                context.output.counts.gaps += length;
+                let buffer = std::mem::take(&mut self.buffer);
+                if let Some(fact) = self.reader.cut(context.shared, &buffer) {
+                    context.found(fact, self.last);
+                }
+                self.gap(length);
+            }
+            Piece::Gap(length) => {
+                context.output.counts.gaps += length.saturating_sub(self.skip);
+                self.gap(length);
+            }
+        }
+    }
+
+    /// Bytes are missing. Inside what is passed over that is no matter; elsewhere the next segment
+    /// is taken for the beginning of a message, if it looks like one.
+    fn gap(&mut self, length: u64) {
+        if length <= self.skip {
+            self.skip -= length;
+            return;
+        }
+        self.skip = 0;
+        self.buffer = Vec::new();
+        self.reader = Reader::Undecided;
+    }
+
+    fn data(&mut self, bytes: &[u8], stamp: Stamp, context: &mut Context<'_, '_>) {
+        if self.left_alone {
+            return;
+        }
+        let skipped = self.skip.min(bytes.len() as u64);
+        self.skip -= skipped;
+        let bytes = &bytes[skipped as usize..];
+        if bytes.is_empty() {
+            return;
+        }
+        self.read += bytes.len() as u64;
+        self.last = stamp;
+        if self.buffer.is_empty() {
+            if let Rest::Keep(from) = self.run(bytes, 0, context) {
+                self.buffer.extend_from_slice(&bytes[from..]);
+            }
+        } else {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let newest = buffer.len();
+            buffer.extend_from_slice(bytes);
+            if let Rest::Keep(from) = self.run(&buffer, newest, context) {
+                buffer.drain(..from);
+                self.buffer = buffer;
+            }
+        }
+        if context.limit.is_some_and(|limit| self.read >= limit) {
+            context.output.counts.left_alone += 1;
+            self.left_alone = true;
+            self.buffer = Vec::new();
+        }
+    }
+
+    /// Reads messages until the bytes end. The newest segment begins at `newest`: what is damaged
+    /// before it does not make it unreadable.
+    fn run(&mut self, bytes: &[u8], newest: usize, context: &mut Context<'_, '_>) -> Rest {
+        let mut at = 0;
+        let mut untried = true;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            match self.step(rest, untried, context) {
+                Progress::Took(consumed) => {
+                    untried = true;
+                    let here = rest.len() as u64;
+                    if consumed > here {
+                        self.skip = consumed - here;
+                        return Rest::Done;
+                    }
+                    at += consumed as usize;
+                }
+                Progress::Again => untried = false,
+                Progress::Wait if rest.len() < MAX_MESSAGE => return Rest::Keep(at),
+                Progress::Wait | Progress::Lost => {
+                    self.reader = Reader::Undecided;
+                    if at >= newest {
+                        return Rest::Done;
+                    }
+                    at = newest;
+                    untried = true;
+                }
+            }
+        }
+        Rest::Done
+    }
+
+    /// One step of the reader, which is chosen first if there is none.
+    fn step(&mut self, rest: &[u8], untried: bool, context: &mut Context<'_, '_>) -> Progress {
+        let chosen = matches!(self.reader, Reader::Undecided);
+        if chosen {
+            match choose(context.expected, context.shared.http(), rest) {
+                Choice::Is(protocol) => self.reader = Reader::of(protocol),
+                Choice::Wait => return Progress::Wait,
+                Choice::Unknown => return Progress::Lost,
+            }
+        }
+        match self.reader.step(context.shared, context.way, rest) {
+            Step::More => Progress::Wait,
+            Step::Took { consumed, facts } if consumed > 0 => {
+                for fact in facts {
+                    context.found(fact, self.last);
+                }
+                if self.reader.switched() {
+                    self.reader = Reader::Undecided;
+                }
+                Progress::Took(consumed)
+            }
+            // Another protocol may begin here, where the one before has ended.
+            Step::Not if !chosen && untried => {
+                self.reader = Reader::Undecided;
+                Progress::Again
+            }
+            Step::Took { .. } | Step::Not => Progress::Lost,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Flows: from packets of any source (a capture, or the kernel's records) to what they say.
+//!
+//! `order` puts the segments of one direction in order, `half` reads one direction, `connection`
+//! and `datagrams` know both, `table` bounds how many there are. Time is what the packets say.
+
+mod choice;
+mod connection;
+mod datagrams;
+mod half;
+mod order;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use detector_common::packet::Address;
+
+use self::{connection::Connection, datagrams::Datagrams, table::Table};
+use crate::{capture::layers::ip_address, l7::Fact};
+
+/// One end of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// IP address.
+    pub address: Address,
+    /// TCP or UDP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        std::net::SocketAddr::new(ip_address(self.address), self.port).fmt(f)
+    }
+}
+
+/// When a packet passed, and which one it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Time, in ns since any moment that stays the same.
+    pub time_ns: u64,
+    /// The packet's number: of the frame in a capture, or of the record.
+    pub frame: u64,
+}
+
+/// The transport header of a packet, as far as flows need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp {
+        /// Sequence number.
+        sequence: u32,
+        /// Acknowledgement number; counts if the flags say so.
+        acknowledgement: u32,
+        /// Flags, see [`detector_common::wire::tcp_flag`].
+        flags: u8,
+    },
+    /// UDP.
+    Udp,
+}
+
+/// One TCP segment or UDP datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Where it comes from.
+    pub source: Endpoint,
+    /// Where it goes to.
+    pub destination: Endpoint,
+    /// Its header.
+    pub transport: Transport,
+    /// Its payload, as much as was captured.
+    pub payload: &'a [u8],
+    /// Payload bytes on the wire.
+    pub length: u32,
+    /// When it passed.
+    pub stamp: Stamp,
+}
+
+/// A fact, and the packet that completed it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// What was said.
+    pub fact: Fact,
+    /// By whom.
+    pub source: Endpoint,
+    /// To whom.
+    pub destination: Endpoint,
+    /// The packet that completed it.
+    pub stamp: Stamp,
+}
+
+/// How much is remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Flows at once; one that was long unused gives way.
+    pub flows: usize,
+    /// Bytes that wait for more, of all flows together.
+    pub waiting: usize,
+    /// Bytes of each direction that are read before its flow is left alone; none is no limit.
+    pub stream: Option<u64>,
+    /// A flow that was silent for longer is a new one.
+    pub idle_ns: u64,
+}
+
+impl Limits {
+    /// For a rule's first look at live flows.
+    pub const LIVE: Self =
+        Self { flows: 65_536, waiting: 64 << 20, stream: Some(16 << 10), idle_ns: 60_000_000_000 };
+    /// For every fact of a capture.
+    pub const CAPTURE: Self =
+        Self { flows: 262_144, waiting: 256 << 20, stream: None, idle_ns: u64::MAX };
+}
+
+/// What was not read, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Flows forgotten because there were too many, or too many bytes waited.
+    pub evicted: u64,
+    /// Bytes missing in the middle of streams that were read on behind them.
+    pub gaps: u64,
+    /// Directions left alone because [`Limits::stream`] was reached.
+    pub left_alone: u64,
+}
+
+/// Every flow that is followed.
+pub struct Flows {
+    limits: Limits,
+    connections: Table<Connection>,
+    datagrams: Table<Datagrams>,
+    waiting: usize,
+    counts: FlowCounts,
+}
+
+/// Both ends of a flow, the lower one first, so that both directions find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key([Endpoint; 2]);
+
+/// A key, and whether the packet goes from its first end to its second.
+fn key_of(segment: &Segment<'_>) -> (Key, bool) {
+    let (from, to) = (segment.source, segment.destination);
+    let rank = |end: Endpoint| (end.address.0, end.port);
+    if rank(from) <= rank(to) { (Key([from, to]), true) } else { (Key([to, from]), false) }
+}
+
+/// Where facts of one packet go.
+struct Output<'a> {
+    facts: &'a mut Vec<Found>,
+    counts: &'a mut FlowCounts,
+}
+
+impl Flows {
+    /// Flows that have seen nothing yet.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            connections: Table::new(limits.flows),
+            datagrams: Table::new(limits.flows),
+            waiting: 0,
+            counts: FlowCounts::default(),
+        }
+    }
+
+    /// What was not read so far.
+    pub fn counts(&self) -> FlowCounts {
+        let evicted = self.counts.evicted + self.connections.evicted + self.datagrams.evicted;
+        FlowCounts { evicted, ..self.counts }
+    }
+
+    /// Takes the next packet in, and appends what it completes to `facts`.
+    pub fn packet(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
+        match segment.transport {
+            Transport::Tcp { .. } => self.tcp(segment, facts),
+            Transport::Udp => self.udp(segment, facts),
+        }
+    }
+
+    fn tcp(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
+        let (key, forth) = key_of(segment);
+        let now = segment.stamp.time_ns;
+        // A flow that says nothing needs no memory: a scan is mostly packets without payload.
+        if segment.length == 0 && !connection::opens(segment) && !self.connections.contains(&key) {
+            return;
+        }
+        let limits = self.limits;
+        let connection = self.connections.entry(key, now, limits.idle_ns, Connection::new);
+        let before = connection.waiting();
+        let mut output = Output { facts, counts: &mut self.counts };
+        connection.segment(segment, forth, limits.stream, &mut output);
+        self.waiting = self.waiting + connection.waiting() - before;
+        while self.waiting > limits.waiting {
+            let Some(oldest) = self.connections.evict() else { break };
+            self.waiting -= oldest.waiting();
+        }
+    }
+
+    fn udp(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
+        let Some(kind) = datagrams::recognize(segment) else { return };
+        let found = match kind.stateless(segment) {
+            Some(found) => found,
+            None => {
+                let (key, _) = key_of(segment);
+                let now = segment.stamp.time_ns;
+                let flow = self.datagrams.entry(key, now, self.limits.idle_ns, |_| Datagrams::default());
+                flow.datagram(kind, segment)
+            }
+        };
+        facts.extend(found.into_iter().map(|fact| Found {
+            fact,
+            source: segment.source,
+            destination: segment.destination,
+            stamp: segment.stamp,
+        }));
+    }
+
+    /// The packets have ended: what waits behind a gap is read.
+    pub fn finish(&mut self, facts: &mut Vec<Found>) {
+        let mut output = Output { facts, counts: &mut self.counts };
+        for (key, connection) in self.connections.iter_mut() {
+            connection.finish(key, self.limits.stream, &mut output);
+        }
+    }
+}

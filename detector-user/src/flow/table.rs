@@ -1,0 +1,94 @@
+//! A bounded table of flows. What gives way is chosen by the packets alone, so the same packets
+//! give the same facts.
+
+use std::collections::HashMap;
+
+use super::Key;
+
+/// Of so many entries the one that was unused longest gives way.
+const LOOKED_AT: usize = 16;
+
+/// Values by flow.
+pub(super) struct Table<V> {
+    limit: usize,
+    places: HashMap<Key, usize>,
+    entries: Vec<Entry<V>>,
+    hand: usize,
+    /// Entries that gave way.
+    pub(super) evicted: u64,
+}
+
+struct Entry<V> {
+    key: Key,
+    last_ns: u64,
+    value: V,
+}
+
+impl<V> Table<V> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            places: HashMap::new(),
+            entries: Vec::new(),
+            hand: 0,
+            evicted: 0,
+        }
+    }
+
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.places.contains_key(key)
+    }
+
+    /// The value of a flow, made if there is none or the flow was silent for `idle_ns`.
+    pub(super) fn entry(
+        &mut self,
+        key: Key,
+        now_ns: u64,
+        idle_ns: u64,
+        make: impl FnOnce(Key) -> V,
+    ) -> &mut V {
+        let place = match self.places.get(&key) {
+            Some(place) => {
+                let entry = &mut self.entries[*place];
+                if now_ns.saturating_sub(entry.last_ns) > idle_ns {
+                    entry.value = make(key);
+                }
+                *place
+            }
+            None => self.insert(key, make(key)),
+        };
+        let entry = &mut self.entries[place];
+        entry.last_ns = entry.last_ns.max(now_ns);
+        &mut entry.value
+    }
+
+    fn insert(&mut self, key: Key, value: V) -> usize {
+        if self.entries.len() >= self.limit {
+            self.evict();
+        }
+        let place = self.entries.len();
+        self.entries.push(Entry { key, last_ns: 0, value });
+        self.places.insert(key, place);
+        place
+    }
+
+    /// Takes one out that was unused for long.
+    pub(super) fn evict(&mut self) -> Option<V> {
+        let count = self.entries.len();
+        let places = (0..LOOKED_AT.min(count)).map(|step| (self.hand + step) % count);
+        let place = places.min_by_key(|place| self.entries[*place].last_ns)?;
+        self.hand = (self.hand + LOOKED_AT) % count;
+        let gone = self.entries.swap_remove(place);
+        self.places.remove(&gone.key);
+        if let Some(moved) = self.entries.get(place) {
+            self.places.insert(moved.key, place);
+        }
+        self.evicted += 1;
+        Some(gone.value)
+    }
+
+    /// Every entry, in an order that only the packets decide.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut V)> {
+        self.entries.iter_mut().map(|entry| (entry.key, &mut entry.value))
+    }
+}

@@ -1,0 +1,1 @@
+//! Streams in any order and any pieces say the same.
