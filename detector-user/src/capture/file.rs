@@ -14,7 +14,7 @@ use flate2::read::MultiGzDecoder;
 use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
 use thiserror::Error;
 
-use super::{link::LinkType, section::Section};
+use super::{link::LinkType, section::{Found, Section}};
 
 /// Bytes read ahead. Larger blocks make the buffer grow, up to [`LARGEST_BLOCK`].
 const BUFFER: usize = 1 << 20;
@@ -66,6 +66,18 @@ pub struct Frame<'a> {
     pub bytes: &'a [u8],
     /// Bytes of the frame on the wire; more than `bytes` when the capture was limited.
     pub length: u32,
+}
+
+/// Why there is no block at the front.
+enum Halt {
+    End,
+    /// More of the file must be read first.
+    More,
+    /// The buffer is too small for it.
+    Large,
+    /// The file ends inside it.
+    Short,
+    Damage(&'static str),
 }
 
 /// An open capture file.
@@ -129,29 +141,44 @@ impl CaptureFile {
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         loop {
             self.reader.consume(std::mem::take(&mut self.last));
-            match self.reader.next() {
-                Ok((length, block)) => {
-                    let found = self.section.block(&block);
-                    self.last = length;
-                    match found {
-                        Ok(None) => self.offset += length as u64,
-                        Ok(Some(found)) => {
-                            self.offset += length as u64;
-                            self.frames += 1;
-                            return Ok(Some(found.frame(self.frames, self.reader.data())));
-                        }
-                        Err(what) => return Err(self.damage(what)),
-                    }
+            let (length, found) = match self.next_block() {
+                Ok(block) => block,
+                Err(Halt::End) => return Ok(None),
+                Err(Halt::More) => {
+                    self.refill()?;
+                    continue;
                 }
-                Err(PcapError::Eof) => return Ok(None),
-                Err(PcapError::Incomplete(_)) => self.refill()?,
-                Err(PcapError::BufferTooSmall) => self.grow()?,
-                Err(PcapError::UnexpectedEof) if self.reader.data().is_empty() => return Ok(None),
-                Err(PcapError::UnexpectedEof) => {
+                Err(Halt::Large) => {
+                    self.grow()?;
+                    continue;
+                }
+                Err(Halt::Short) if self.reader.data().is_empty() => return Ok(None),
+                Err(Halt::Short) => {
                     return Err(CaptureError::CutShort { frame: self.frames + 1 });
                 }
-                Err(_) => return Err(self.damage("no block or frame that can be read")),
+                Err(Halt::Damage(what)) => return Err(self.damage(what)),
+            };
+            self.last = length;
+            self.offset += length as u64;
+            if let Some(found) = found {
+                self.frames += 1;
+                return Ok(Some(found.frame(self.frames, self.reader.data())));
             }
+        }
+    }
+
+    /// The block at the front: its length, and where a frame is in it.
+    fn next_block(&mut self) -> Result<(usize, Option<Found>), Halt> {
+        match self.reader.next() {
+            Ok((length, block)) => {
+                let found = self.section.block(&block).map_err(Halt::Damage)?;
+                Ok((length, found))
+            }
+            Err(PcapError::Eof) => Err(Halt::End),
+            Err(PcapError::Incomplete(_)) => Err(Halt::More),
+            Err(PcapError::BufferTooSmall) => Err(Halt::Large),
+            Err(PcapError::UnexpectedEof) => Err(Halt::Short),
+            Err(_) => Err(Halt::Damage("no block or frame that can be read")),
         }
     }
 

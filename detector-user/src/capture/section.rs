@@ -120,7 +120,7 @@ impl Section {
 
     fn old(&self, block: &UnknownBlock<'_>) -> Result<Found, &'static str> {
         const SHORT: &str = "a packet block that is too short";
-        let word = |at| {
+        let word = |at| -> Result<u32, &'static str> {
             let bytes = array_at::<4>(block.data, at).ok_or(SHORT)?;
             Ok(if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
         };

@@ -215,8 +215,8 @@ impl Flows {
     /// The packets have ended: what waits behind a gap is read.
     pub fn finish(&mut self, facts: &mut Vec<Found>) {
         let mut output = Output { facts, counts: &mut self.counts };
-        for (key, connection) in self.connections.iter_mut() {
-            connection.finish(key, self.limits.stream, &mut output);
+        for connection in self.connections.iter_mut() {
+            connection.finish(self.limits.stream, &mut output);
         }
     }
 }

@@ -88,7 +88,7 @@ impl<V> Table<V> {
     }
 
     /// Every entry, in an order that only the packets decide.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut V)> {
-        self.entries.iter_mut().map(|entry| (entry.key, &mut entry.value))
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.iter_mut().map(|entry| &mut entry.value)
     }
 }

@@ -1,1 +1,228 @@
 //! Streams in any order and any pieces say the same.
+
+use std::net::Ipv4Addr;
+
+use detector_common::{packet::Address, wire::tcp_flag};
+use proptest::prelude::*;
+
+use super::*;
+
+fn end(last: u8, port: u16) -> Endpoint {
+    Endpoint { address: Address::v4(Ipv4Addr::new(10, 0, 0, last).octets()), port }
+}
+
+/// A client and a server whose packets are written by hand.
+struct Wire {
+    flows: Flows,
+    facts: Vec<Found>,
+    server: u16,
+    frame: u64,
+}
+
+impl Wire {
+    fn to_port(server: u16) -> Self {
+        Self { flows: Flows::new(Limits::CAPTURE), facts: Vec::new(), server, frame: 0 }
+    }
+
+    fn packet(&mut self, up: bool, sequence: u32, ack: Option<u32>, flags: u8, payload: &[u8], length: u32) {
+        self.frame += 1;
+        let (client, server) = (end(1, 40_000), end(2, self.server));
+        let (source, destination) = if up { (client, server) } else { (server, client) };
+        let flags = if ack.is_some() { flags | tcp_flag::ACK } else { flags };
+        let segment = Segment {
+            source,
+            destination,
+            transport: Transport::Tcp { sequence, acknowledgement: ack.unwrap_or(0), flags },
+            payload,
+            length,
+            stamp: Stamp { time_ns: self.frame, frame: self.frame },
+        };
+        self.flows.packet(&segment, &mut self.facts);
+    }
+
+    /// From the client, with its sequence number.
+    fn up(&mut self, sequence: u32, payload: &[u8]) {
+        self.packet(true, sequence, None, 0, payload, payload.len() as u32);
+    }
+
+    fn finish(mut self) -> Vec<(u64, String)> {
+        self.flows.finish(&mut self.facts);
+        let requests = self.facts.into_iter().filter_map(|found| match found.fact {
+            Fact::HttpRequest(request) => Some((found.stamp.frame, request.target)),
+            _ => None,
+        });
+        requests.collect()
+    }
+}
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: shop\r\n\r\n";
+const TWO: &[u8] = b"POST /a HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nGET /GET /b HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[test]
+fn a_request_is_found_in_the_packet_that_completes_it() {
+    let mut wire = Wire::to_port(9000);
+    wire.up(1, &REQUEST[..5]);
+    wire.up(6, &REQUEST[5..20]);
+    wire.up(21, &REQUEST[20..]);
+    assert_eq!(wire.finish(), [(3, "/a".into())]);
+}
+
+#[test]
+fn pipelined_requests_are_found_and_bodies_passed_over() {
+    let mut wire = Wire::to_port(80);
+    wire.up(1, TWO);
+    assert_eq!(wire.finish(), [(1, "/a".into()), (1, "/b".into())]);
+}
+
+#[test]
+fn a_retransmission_says_nothing_again() {
+    let mut wire = Wire::to_port(80);
+    wire.up(1, REQUEST);
+    wire.up(1, REQUEST);
+    assert_eq!(wire.finish().len(), 1);
+}
+
+#[test]
+fn the_first_copy_of_a_byte_counts() {
+    let mut wire = Wire::to_port(80);
+    wire.up(1, b"GET /a");
+    wire.up(1, b"GET /evil HTTP/1.1\r\n\r\n");
+    wire.up(7, b"bc HTTP/1.1\r\n\r\n");
+    let found = wire.finish();
+    assert_eq!(found, [(2, "/ail".into())]);
+}
+
+#[test]
+fn sequence_numbers_wrap_around() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, u32::MAX - 4, None, tcp_flag::SYN, b"", 0);
+    wire.up(u32::MAX - 3, &REQUEST[..10]);
+    wire.up(6, &REQUEST[10..]);
+    assert_eq!(wire.finish(), [(3, "/a".into())]);
+}
+
+#[test]
+fn behind_a_gap_that_the_receiver_never_missed_reading_goes_on_at_once() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, 0, None, tcp_flag::SYN, b"", 0);
+    wire.up(101, REQUEST);
+    assert_eq!(wire.facts.len(), 0);
+    wire.packet(false, 1, Some(101), 0, b"", 0);
+    assert_eq!(wire.facts.len(), 1);
+    assert_eq!(wire.facts[0].stamp.frame, 2);
+    assert_eq!(wire.flows.counts().gaps, 100);
+}
+
+#[test]
+fn a_gap_at_the_end_of_the_packets_is_read_behind_too() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, 0, None, tcp_flag::SYN, b"", 0);
+    wire.up(101, REQUEST);
+    assert_eq!(wire.finish(), [(2, "/a".into())]);
+}
+
+#[test]
+fn a_gap_inside_a_body_does_not_matter() {
+    let mut wire = Wire::to_port(80);
+    let head = b"POST /a HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
+    wire.up(1, head);
+    let at = 1 + head.len() as u32;
+    wire.up(at + 900, &[b'x'; 100]);
+    wire.up(at + 1000, REQUEST);
+    assert_eq!(wire.facts.len(), 2);
+}
+
+#[test]
+fn the_same_ports_with_a_new_syn_are_a_new_connection() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, 100, None, tcp_flag::SYN, b"", 0);
+    wire.up(101, &REQUEST[..9]);
+    wire.packet(true, 5, None, tcp_flag::SYN, b"", 0);
+    wire.up(6, REQUEST);
+    assert_eq!(wire.finish(), [(4, "/a".into())]);
+}
+
+#[test]
+fn a_head_that_the_capture_cut_off_says_what_is_there() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, 1, None, 0, &REQUEST[..18], REQUEST.len() as u32);
+    assert_eq!(wire.finish(), [(1, "/a".into())]);
+}
+
+#[test]
+fn one_direction_is_left_alone_after_its_limit() {
+    let mut wire = Wire::to_port(9000);
+    wire.flows = Flows::new(Limits { stream: Some(64), ..Limits::LIVE });
+    wire.up(1, &[b'x'; 64]);
+    wire.up(65, REQUEST);
+    assert_eq!(wire.facts.len(), 0);
+    assert_eq!(wire.flows.counts().left_alone, 1);
+}
+
+#[test]
+fn too_many_flows_evict_the_oldest_and_count_it() {
+    let mut flows = Flows::new(Limits { flows: 8, ..Limits::CAPTURE });
+    let mut facts = Vec::new();
+    for port in 1..=20 {
+        let segment = Segment {
+            source: end(1, port),
+            destination: end(2, 80),
+            transport: Transport::Tcp { sequence: 1, acknowledgement: 0, flags: 0 },
+            payload: b"GET ",
+            length: 4,
+            stamp: Stamp { time_ns: port.into(), frame: port.into() },
+        };
+        flows.packet(&segment, &mut facts);
+    }
+    assert_eq!(flows.counts().evicted, 12);
+}
+
+#[test]
+fn too_many_waiting_bytes_evict_flows() {
+    let mut wire = Wire::to_port(80);
+    wire.flows = Flows::new(Limits { waiting: 10, ..Limits::CAPTURE });
+    wire.up(1, b"GET /aaaaaaaaaaaaaaaaaaa");
+    assert_eq!(wire.flows.counts().evicted, 1);
+    assert_eq!(wire.flows.waiting, 0);
+}
+
+proptest! {
+    /// Any split of a stream, in any order within what may wait, with any segment twice.
+    #[test]
+    fn any_split_in_any_order_says_the_same(
+        cuts in proptest::collection::btree_set(1..TWO.len(), 0..12),
+        order in any::<proptest::sample::Index>(),
+        port in prop_oneof![Just(80u16), Just(9000)],
+    ) {
+        let mut at = vec![0];
+        at.extend(cuts);
+        at.push(TWO.len());
+        let mut pieces: Vec<_> = at.windows(2).map(|pair| (pair[0], &TWO[pair[0]..pair[1]])).collect();
+        let turn = order.index(pieces.len());
+        pieces.rotate_left(turn);
+        pieces.push(pieces[0]);
+        let mut wire = Wire::to_port(port);
+        wire.packet(true, 0, None, tcp_flag::SYN, b"", 0);
+        for (at, piece) in pieces {
+            wire.up(1 + at as u32, piece);
+        }
+        let targets: Vec<_> = wire.finish().into_iter().map(|found| found.1).collect();
+        prop_assert_eq!(targets, ["/a", "/b"]);
+    }
+
+    #[test]
+    fn random_segments_never_panic(
+        segments in proptest::collection::vec(
+            (any::<bool>(), 0..300u32, any::<Option<u32>>(), any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40), 0..60u32),
+            0..40,
+        ),
+        port in prop_oneof![Just(80u16), Just(443), Just(53), Just(1883), Just(5683), Just(9)],
+    ) {
+        let mut wire = Wire::to_port(port);
+        for (up, sequence, ack, flags, payload, more) in segments {
+            let length = payload.len() as u32 + more.saturating_sub(50);
+            wire.packet(up, sequence, ack, flags, &payload, length);
+        }
+        wire.finish();
+    }
+}
