@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,10 @@ use flate2::read::MultiGzDecoder;
 use pcap_parser::{PcapError, create_reader, traits::PcapReaderIterator};
 use thiserror::Error;
 
-use super::{link::LinkType, section::{Found, Section}};
+use super::{
+    link::LinkType,
+    section::{Found, Section},
+};
 
 /// Bytes read ahead. Larger blocks make the buffer grow, up to [`LARGEST_BLOCK`].
 const BUFFER: usize = 1 << 20;
@@ -97,7 +100,7 @@ impl CaptureFile {
     /// # Errors
     /// When it cannot be opened, or is no capture.
     pub fn open(path: &Path) -> Result<Self, CaptureError> {
-        if path == PathBuf::from("-") {
+        if path == Path::new("-") {
             return Self::read(io::stdin());
         }
         Self::read(File::open(path)?)

@@ -42,7 +42,13 @@ struct Datagram {
 
 impl Fragments {
     /// Takes a fragment in. The whole datagram's payload once its last fragment has come.
-    pub fn add(&mut self, group: Group, offset: usize, more: bool, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub fn add(
+        &mut self,
+        group: Group,
+        offset: usize,
+        more: bool,
+        bytes: &[u8],
+    ) -> Option<Vec<u8>> {
         if offset + bytes.len() > MAX_DATAGRAM {
             return None;
         }

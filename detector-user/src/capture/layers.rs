@@ -90,7 +90,8 @@ impl Layers {
     /// Gives `found` each TCP segment and UDP datagram of the frame, in the order they stand.
     pub fn frame(&mut self, frame: &Frame<'_>, found: &mut dyn FnMut(&Segment<'_>)) {
         let stamp = Stamp { time_ns: frame.time_ns, frame: frame.number };
-        let view = View { bytes: frame.bytes, wire: (frame.length as usize).max(frame.bytes.len()) };
+        let view =
+            View { bytes: frame.bytes, wire: (frame.length as usize).max(frame.bytes.len()) };
         let mut descent = Descent { fragments: &mut self.fragments, stamp, found, depth: 0 };
         let _ends_somewhere = match frame.link.content(frame.bytes) {
             Content::Ethernet(part) => descent.ethernet(view.at(part)),
@@ -332,9 +333,12 @@ impl Descent<'_> {
             return None;
         }
         let acknowledgement = u32::from_be_bytes(array_at(view.bytes, 8)?);
-        let kind = Kind::Tcp { sequence: header.sequence.get(), acknowledgement, flags: header.flags };
+        let kind =
+            Kind::Tcp { sequence: header.sequence.get(), acknowledgement, flags: header.flags };
         // Options that the capture cut off: there is no payload, but the flags count.
-        let payload = view.skip(length).unwrap_or(View { bytes: &[], wire: view.wire.saturating_sub(length) });
+        let payload = view
+            .skip(length)
+            .unwrap_or(View { bytes: &[], wire: view.wire.saturating_sub(length) });
         let ports = [header.source.get(), header.destination.get()];
         self.give(ends, ports, kind, payload)
     }

@@ -5,11 +5,7 @@ use pcap_parser::{
     pcapng::{InterfaceDescriptionBlock, UnknownBlock},
 };
 
-use super::{
-    bytes::array_at,
-    file::Frame,
-    link::LinkType,
-};
+use super::{bytes::array_at, file::Frame, link::LinkType};
 
 /// The largest frame that Wireshark takes from a file; a length beyond it is damage.
 const LARGEST_FRAME: usize = 256 << 10;

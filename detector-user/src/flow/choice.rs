@@ -44,18 +44,12 @@ const fn of_port(port: u16) -> Option<Protocol> {
 }
 
 /// Chooses by the first bytes of a stream, or by what follows a gap in it.
-pub(super) fn choose(
-    expected: Option<Protocol>,
-    http: &http1::Connection,
-    bytes: &[u8],
-) -> Choice {
+pub(super) fn choose(expected: Option<Protocol>, http: &http1::Connection, bytes: &[u8]) -> Choice {
     match expected {
         Some(protocol @ (Protocol::Dns | Protocol::Mqtt | Protocol::Coap)) => {
             return Choice::Is(protocol);
         }
-        Some(
-            Protocol::Http1 | Protocol::Http2Client | Protocol::Http2Server | Protocol::Tls,
-        )
+        Some(Protocol::Http1 | Protocol::Http2Client | Protocol::Http2Server | Protocol::Tls)
         | None => {}
     }
     if tls::looks_like(bytes) {
@@ -64,6 +58,9 @@ pub(super) fn choose(
     if h2::PREFACE.starts_with(bytes) || bytes.starts_with(h2::PREFACE) {
         let whole = bytes.len() >= h2::PREFACE.len();
         return if whole { Choice::Is(Protocol::Http2Client) } else { Choice::Wait };
+    }
+    if h2::looks_like_server(bytes) {
+        return Choice::Is(Protocol::Http2Server);
     }
     match http.looks_like(bytes) {
         http1::Likeness::Yes => return Choice::Is(Protocol::Http1),

@@ -96,7 +96,14 @@ impl Connection {
         let (order, half, mut context) = self.parts(forth, limit, output);
         let unwanted = half.unwanted();
         let mut give = |piece: super::order::Piece<'_>| half.piece(piece, &mut context);
-        order.segment(sequence, segment.payload, segment.length, segment.stamp, unwanted, &mut give);
+        order.segment(
+            sequence,
+            segment.payload,
+            segment.length,
+            segment.stamp,
+            unwanted,
+            &mut give,
+        );
     }
 
     /// The ports are used again. An answer (SYN and ACK) begins its own direction only.

@@ -200,7 +200,8 @@ impl Flows {
             None => {
                 let (key, _) = key_of(segment);
                 let now = segment.stamp.time_ns;
-                let flow = self.datagrams.entry(key, now, self.limits.idle_ns, |_| Datagrams::default());
+                let flow =
+                    self.datagrams.entry(key, now, self.limits.idle_ns, |_| Datagrams::default());
                 flow.datagram(kind, segment)
             }
         };

@@ -57,9 +57,11 @@ impl<'a> FactLine<'a> {
         };
         let named = |kind, name: Option<&String>| name.map(|name| line(kind, name.clone()));
         match &found.fact {
-            Fact::Dns(message) if !message.response => {
-                message.questions.iter().map(|question| line("dns", question.name.clone())).collect()
-            }
+            Fact::Dns(message) if !message.response => message
+                .questions
+                .iter()
+                .map(|question| line("dns", question.name.clone()))
+                .collect(),
             Fact::Tls(hello) => named("tls", hello.sni.as_ref()).into_iter().collect(),
             Fact::Quic(quic) => named("quic", quic.hello.sni.as_ref()).into_iter().collect(),
             Fact::HttpRequest(request) if request.version != HttpVersion::Http2 => {

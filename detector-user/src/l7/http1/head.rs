@@ -14,13 +14,49 @@ const MAX_CONTENT_LENGTH: u64 = i32::MAX as u64;
 
 /// Methods of RFC 9110, PATCH, WebDAV and DeltaV (RFC 4918, 3253), UPnP, and of Microsoft's tunnels.
 const METHODS: &[&str] = &[
-    "GET", "PUT", "COPY", "HEAD", "LOCK", "MOVE", "POLL", "POST", "BCOPY", "BMOVE", "MKCOL", "TRACE",
-    "PATCH", "LABEL", "MERGE", "DELETE", "SEARCH", "UNLOCK", "REPORT", "UPDATE", "NOTIFY", "BDELETE",
-    "CONNECT", "OPTIONS", "CHECKIN", "PROPFIND", "CHECKOUT", "CCM_POST", "SUBSCRIBE", "PROPPATCH",
-    "BPROPFIND", "BPROPPATCH", "UNCHECKOUT", "MKACTIVITY", "MKWORKSPACE", "UNSUBSCRIBE",
+    "GET",
+    "PUT",
+    "COPY",
+    "HEAD",
+    "LOCK",
+    "MOVE",
+    "POLL",
+    "POST",
+    "BCOPY",
+    "BMOVE",
+    "MKCOL",
+    "TRACE",
+    "PATCH",
+    "LABEL",
+    "MERGE",
+    "DELETE",
+    "SEARCH",
+    "UNLOCK",
+    "REPORT",
+    "UPDATE",
+    "NOTIFY",
+    "BDELETE",
+    "CONNECT",
+    "OPTIONS",
+    "CHECKIN",
+    "PROPFIND",
+    "CHECKOUT",
+    "CCM_POST",
+    "SUBSCRIBE",
+    "PROPPATCH",
+    "BPROPFIND",
+    "BPROPPATCH",
+    "UNCHECKOUT",
+    "MKACTIVITY",
+    "MKWORKSPACE",
+    "UNSUBSCRIBE",
 ];
 const LONG_METHODS: &[&str] = &[
-    "RPC_CONNECT", "RPC_IN_DATA", "RPC_OUT_DATA", "VERSION-CONTROL", "BASELINE-CONTROL",
+    "RPC_CONNECT",
+    "RPC_IN_DATA",
+    "RPC_OUT_DATA",
+    "VERSION-CONTROL",
+    "BASELINE-CONTROL",
     "SSTP_DUPLEX_POST",
 ];
 /// A mandatory extension of a method (RFC 2774 section 5).
@@ -63,7 +99,9 @@ pub(super) fn may_begin(bytes: &[u8]) -> bool {
         let known = method.len().min(name.len());
         method[..known] == name[..known] && method.get(name.len()).is_none_or(|next| *next == b' ')
     };
-    begins(b"HTTP/") || begins(b"ICY") || METHODS.iter().chain(LONG_METHODS).any(|name| begins_method(&name))
+    begins(b"HTTP/")
+        || begins(b"ICY")
+        || METHODS.iter().chain(LONG_METHODS).any(|name| begins_method(name))
 }
 
 impl Start {
@@ -87,7 +125,9 @@ impl Start {
     }
 
     fn status(line: &[u8]) -> Self {
-        let code = line.split(|byte| *byte == b' ').find(|word| word.first().is_some_and(u8::is_ascii_digit));
+        let code = line
+            .split(|byte| *byte == b' ')
+            .find(|word| word.first().is_some_and(u8::is_ascii_digit));
         let code = code.and_then(|code| str::from_utf8(code.get(..3)?).ok()?.parse().ok());
         Self::Status { status: code.unwrap_or(0), version: version(line) }
     }
@@ -175,6 +215,19 @@ const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }

@@ -117,8 +117,7 @@ impl Connection {
     fn answered(&mut self, status: u16) -> Asked {
         self.known = true;
         let interim = status / 100 == 1 && status != 101;
-        let asked =
-            if interim { self.waiting.front().copied() } else { self.waiting.pop_front() };
+        let asked = if interim { self.waiting.front().copied() } else { self.waiting.pop_front() };
         asked.unwrap_or(Asked::Other)
     }
 }

@@ -68,7 +68,10 @@ fn webdav_and_upnp_methods_are_methods() {
 fn chunked_bodies_and_trailers_are_passed_over() {
     let stream = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: 1\r\n\r\nGET /b HTTP/1.1\r\n\r\n";
     let (found, _) = requests(stream);
-    assert_eq!(found.iter().map(|request| request.target.as_str()).collect::<Vec<_>>(), ["/a", "/b"]);
+    assert_eq!(
+        found.iter().map(|request| request.target.as_str()).collect::<Vec<_>>(),
+        ["/a", "/b"]
+    );
 }
 
 #[test]
@@ -117,5 +120,7 @@ fn a_head_without_end_is_given_up() {
 fn a_cut_head_says_what_is_there() {
     let reader = Reader::default();
     let fact = reader.cut(&mut Connection::default(), b"GET /a HTTP/1.1\r\nHost: sh");
-    assert!(matches!(fact, Some(Fact::HttpRequest(request)) if request.host.as_deref() == Some("sh")));
+    assert!(
+        matches!(fact, Some(Fact::HttpRequest(request)) if request.host.as_deref() == Some("sh"))
+    );
 }
