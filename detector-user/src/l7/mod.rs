@@ -4,6 +4,8 @@
 //! Protocols over datagrams read one datagram at a time; protocols over streams are asked for one
 //! [`Step`] at a time over the bytes that are contiguous so far.
 
+#[cfg(test)]
+mod client;
 pub mod coap;
 pub mod dns;
 #[cfg(test)]

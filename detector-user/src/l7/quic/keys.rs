@@ -111,3 +111,43 @@ fn full_number(truncated: u64, length: usize, largest: Option<u64>) -> u64 {
         candidate
     }
 }
+
+#[cfg(test)]
+impl Keys {
+    /// Protects an Initial: `header` is all before the packet number, which is sent in four bytes.
+    pub(super) fn seal(&self, header: &[u8], number: u64, payload: &[u8]) -> Vec<u8> {
+        let mut packet = [header, &(number as u32).to_be_bytes()].concat();
+        packet[0] = packet[0] & 0xf0 | 3;
+        let mut body = payload.to_vec();
+        let sealed = self.payload.seal_in_place_append_tag(
+            self.nonce(number),
+            Aad::from(&packet),
+            &mut body,
+        );
+        sealed.expect("sealed");
+        packet.extend(&body);
+        let number_at = header.len();
+        let sample = &packet[number_at + SAMPLE_BEHIND..][..SAMPLE];
+        let mask = self.header.new_mask(sample).expect("a sample of sixteen bytes");
+        packet[0] ^= mask[0] & 0x0f;
+        for (byte, mask) in packet[number_at..].iter_mut().zip(&mask[1..]) {
+            *byte ^= mask;
+        }
+        packet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::full_number;
+
+    /// RFC 9000 appendix A.3, and where the nearest number lies on the other side of a window.
+    #[test]
+    fn numbers_without_their_upper_bits() {
+        assert_eq!(full_number(0x9b32, 2, Some(0xa82f_30ea)), 0xa82f_9b32);
+        assert_eq!(full_number(0, 1, None), 0);
+        assert_eq!(full_number(200, 1, None), 200);
+        assert_eq!(full_number(3, 1, Some(254)), 259);
+        assert_eq!(full_number(254, 1, Some(258)), 254);
+    }
+}

@@ -82,3 +82,65 @@ fn hash(text: &str) -> String {
     }
     hex
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of FoxIO's text, with GREASE where Chrome puts it.
+    #[test]
+    fn the_example_of_the_specification() {
+        let offer = Offer {
+            legacy_version: 0x0303,
+            ciphers: vec![
+                0x3a3a, 0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8,
+                0xc013, 0xc014, 0x009c, 0x009d, 0x002f, 0x0035,
+            ],
+            extensions: vec![
+                0x9a9a, 0x001b, 0x0000, 0x0033, 0x0010, 0x4469, 0x0017, 0x002d, 0x000d, 0x0005,
+                0x0023, 0x0012, 0x002b, 0xff01, 0x000b, 0x000a, 0x0015, 0x4a4a,
+            ],
+            server_name: Some(b"example.com"),
+            alpn: vec![b"h2", b"http/1.1"],
+            versions: vec![0xdada, 0x0304, 0x0303],
+            signature_algorithms: vec![
+                0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601,
+            ],
+        };
+        let said = fingerprint(&offer, Carrier::Tcp);
+        assert_eq!(said, "t13d1516h2_8daaf6152771_e5627efa2ab1");
+        let without = Offer { signature_algorithms: vec![], ..offer };
+        let said = fingerprint(&without, Carrier::Quic);
+        assert_eq!(said, "q13d1516h2_8daaf6152771_6d807ffa2a79");
+    }
+
+    /// The table in the section "ALPN Extension Value".
+    #[test]
+    fn protocols_that_are_not_alphanumeric() {
+        let table: [(&[u8], &str); 12] = [
+            (b"h2", "h2"),
+            (b"http/1.1", "h1"),
+            (b"", "00"),
+            (b"x", "xx"),
+            (&[0xab], "ab"),
+            (&[0x20], "20"),
+            (&[0xab, 0xcd], "ad"),
+            (&[0x20, 0x61], "21"),
+            (&[0x30, 0xab], "3b"),
+            (&[0x61, 0x20], "60"),
+            (&[0x30, 0x31, 0xab, 0xcd], "3d"),
+            (&[0x30, 0xab, 0xcd, 0x31], "01"),
+        ];
+        for (name, said) in table {
+            assert_eq!(alpn(name), said, "{name:x?}");
+        }
+    }
+
+    #[test]
+    fn nothing_offered() {
+        let said = fingerprint(&Offer::default(), Carrier::Tcp);
+        assert_eq!(said, "t00i000000_000000000000_000000000000");
+        let many = Offer { ciphers: vec![1; 200], ..Offer::default() };
+        assert!(fingerprint(&many, Carrier::Tcp).starts_with("t00i9900"));
+    }
+}
