@@ -5,6 +5,14 @@ pub(crate) fn utf8(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// ASCII, with U+FFFD for each byte that is not.
+pub(crate) fn ascii(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .map(|&b| if b.is_ascii() { char::from(b) } else { char::REPLACEMENT_CHARACTER })
+        .collect()
+}
+
 /// The text as one line for people and programs: NUL, and what moves the cursor, as C escapes, as
 /// the fields of dissectors are printed.
 pub fn one_line(text: &str) -> String {

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     capture::layers::ip_address,
     flow::Found,
-    l7::{Fact, fact::HttpVersion},
+    l7::{Fact, fact::HttpVersion, text::one_line},
 };
 
 /// One line.
@@ -44,37 +44,35 @@ impl<'a> FactLine<'a> {
     /// The lines of a fact: one for each name.
     pub(super) fn of(found: &'a Found) -> Vec<Self> {
         const PUBLISH: u8 = 3;
-        let line = |kind, name| Self {
+        let line = |kind, name: &str| Self {
             frame: found.stamp.frame,
             time: found.stamp.time_ns,
             kind,
-            name,
+            name: one_line(name),
             src: ip_address(found.source.address),
             dst: ip_address(found.destination.address),
             sport: found.source.port,
             dport: found.destination.port,
             http: None,
         };
-        let named = |kind, name: Option<&String>| name.map(|name| line(kind, name.clone()));
+        let named = |kind, name: Option<&String>| name.map(|name| line(kind, name));
         match &found.fact {
-            Fact::Dns(message) if !message.response => message
-                .questions
-                .iter()
-                .map(|question| line("dns", question.name.clone()))
-                .collect(),
+            Fact::Dns(message) if !message.response => {
+                message.questions.iter().map(|question| line("dns", &question.name)).collect()
+            }
             Fact::Tls(hello) => named("tls", hello.sni.as_ref()).into_iter().collect(),
             Fact::Quic(quic) => named("quic", quic.hello.sni.as_ref()).into_iter().collect(),
             Fact::HttpRequest(request) if request.version != HttpVersion::Http2 => {
                 let host = request.host.as_deref();
                 let name = format!("{}{}", host.unwrap_or_default(), request.target);
                 let http = Http { method: &request.method, host, uri: &request.target };
-                vec![Self { http: Some(http), ..line("http", name) }]
+                vec![Self { http: Some(http), ..line("http", &name) }]
             }
             Fact::Mqtt(packet) if packet.kind == PUBLISH => {
-                packet.topics.iter().map(|topic| line("mqtt", topic.clone())).collect()
+                packet.topics.iter().map(|topic| line("mqtt", topic)).collect()
             }
             Fact::Coap(message) if !message.uri.is_empty() => {
-                vec![line("coap", message.uri.clone())]
+                vec![line("coap", &message.uri)]
             }
             Fact::Dns(_)
             | Fact::HttpRequest(_)

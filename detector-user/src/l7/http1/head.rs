@@ -99,9 +99,7 @@ pub(super) fn may_begin(bytes: &[u8]) -> bool {
         let known = method.len().min(name.len());
         method[..known] == name[..known] && method.get(name.len()).is_none_or(|next| *next == b' ')
     };
-    begins(b"HTTP/")
-        || begins(b"ICY")
-        || METHODS.iter().chain(LONG_METHODS).any(|name| begins_method(name))
+    begins(b"HTTP/") || begins(b"ICY") || METHODS.iter().chain(LONG_METHODS).any(begins_method)
 }
 
 impl Start {
