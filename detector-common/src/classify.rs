@@ -6,10 +6,12 @@ use core::{hint::black_box, mem::MaybeUninit};
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
-        FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_CAPTURE, MAX_MATCHES,
-        MAX_VLANS, PayloadKind, RECORD_VERSION, RecordHeader,
+        FLAG_INSPECT, FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_MATCHES,
+        MAX_SEGMENT, MAX_VLANS, PayloadKind, RECORD_VERSION, RecordHeader,
     },
-    http, lookup,
+    http,
+    inspect::{self, want},
+    lookup,
     packet::{Direction, Layer, PacketBytes, Protocol},
     parse::{Facts, parse},
     rule::{ApplicationEntry, Generation, IN_UE_POOL, ROW_WORDS, Row, Tables, row},
@@ -51,6 +53,17 @@ struct Watched<'a> {
 struct Notices {
     started: bool,
     quiet: bool,
+    /// User space is to read the packet itself.
+    inspect: bool,
+}
+
+impl Notices {
+    const NONE: Self = Self { started: false, quiet: false, inspect: false };
+
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.started || self.quiet || self.inspect
+    }
 }
 
 #[inline(always)]
@@ -71,15 +84,27 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let Some(application) = tables.application(index) else { return };
     let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
     state.watch(flow_key(facts, direction), application.id);
-    let mut notices = Notices { started: false, quiet: false };
+    let mut notices = Notices::NONE;
     let session = match find_session(tables, head, state) {
         Ok(session) => session,
         Err(reason) => return state.count(reason, 1),
     };
-    count_packet(&watched, &session, state);
+    let seen = count_packet(&watched, &session, state);
     let start = start_of(&watched, &session, state, &mut notices);
+    if application.inspect != 0 {
+        notices.inspect = inspect::wanted(packet, facts, direction, application, seen, state);
+    }
     let found = recognise(packet, &watched, &session, tables, head, state, &mut notices);
-    if !notices.started && !notices.quiet && matches!(found.kind, PayloadKind::Other) {
+    if application.inspect & want::CUT_REQUESTS != 0
+        && !notices.inspect
+        && facts.payload_length != 0
+        && matches!(facts.protocol, Protocol::Tcp)
+    {
+        let begins = matches!(found.kind, PayloadKind::HttpRequest);
+        notices.inspect =
+            inspect::cut_request(packet, facts, direction, &session, begins, seen, state);
+    }
+    if !notices.any() && matches!(found.kind, PayloadKind::Other) {
         return; // nearly all packets of a watched application
     }
     let now = if notices.started { start } else { state.now() };
@@ -150,12 +175,14 @@ fn start_of<S: State>(
 }
 
 #[inline(always)]
-fn count_packet<S: State>(watched: &Watched<'_>, session: &SessionState, state: &S) {
+fn count_packet<S: State>(watched: &Watched<'_>, session: &SessionState, state: &S) -> u64 {
     state.count(Counter::Watched, 1);
     let at = watched.direction as usize;
     state.add(&session.packets[at], 1);
     state.add(&session.bytes[at], u64::from(watched.packet_length));
-    session.last_ns.set(state.now_coarse());
+    let now = state.now_coarse();
+    session.last_ns.set(now);
+    now
 }
 
 /// The session, made if need be. The UE pools are asked once per session and generation of rules.
@@ -236,7 +263,7 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
 }
 
 #[inline(always)]
-fn recognise_udp<S: State>(watched: &Watched<'_>, state: &S) -> Found {
+fn recognise_udp<S: State>(watched: &Watched<'_>, state: &mut S) -> Found {
     if watched.application.tracks_udp == 0 {
         return Found::NOTHING;
     }
@@ -253,7 +280,7 @@ fn recognise_udp<S: State>(watched: &Watched<'_>, state: &S) -> Found {
 fn follow_connection<S: State>(
     watched: &Watched<'_>,
     session: &SessionState,
-    state: &S,
+    state: &mut S,
     notices: &mut Notices,
 ) -> Option<Found> {
     let facts = watched.facts;
@@ -271,7 +298,7 @@ fn follow_connection<S: State>(
         }
         return Some(Found::TCP_OPENED);
     }
-    if state.forget_flow() {
+    if state.unmark_flow() {
         state.add(&session.open_connections, u64::MAX); // minus one
         notices.quiet = session.open_connections.get() == 0 && session.start_ns.get() != 0;
     }
@@ -290,6 +317,7 @@ fn report<T: Tables, S: State>(
 ) {
     let Some(draft) = state.draft() else { return };
     let draft = black_box(draft);
+    let inspect = draft.record.flags & FLAG_INSPECT != 0;
     let notices = draft.record.flags & (FLAG_SESSION_STARTED | FLAG_SESSION_QUIET) != 0;
     let mut capture = 0;
     if draft.record.payload_kind != PayloadKind::Other as u8 {
@@ -301,10 +329,17 @@ fn report<T: Tables, S: State>(
         }
     }
     let Some(Draft { record, .. }) = state.draft() else { return };
-    if record.rule_count == 0 && !notices {
+    if record.rule_count == 0 && !notices && !inspect {
         return;
     }
-    if !state.send(facts, capture) {
+    if inspect {
+        capture = MAX_SEGMENT;
+    }
+    let sent = state.send(facts, capture);
+    if inspect {
+        state.count(if sent { Counter::Inspected } else { Counter::InspectRingFull }, 1);
+    }
+    if !sent {
         count_lost(notices, state);
     }
 }
@@ -340,6 +375,10 @@ fn fill_record(
     if notices.quiet {
         record.flags |= FLAG_SESSION_QUIET;
     }
+    if notices.inspect {
+        record.flags |= FLAG_INSPECT;
+    }
+    record.tcp_flags = facts.tcp_flags;
     record.time_ns = now;
     record.session_start_ns = start;
     record.direction = watched.direction as u8;
@@ -509,5 +548,5 @@ fn count_lost<S: State>(notices: bool, state: &mut S) {
 /// How many payload bytes a record carries: what the rules ask for, as far as it is there.
 #[inline(always)]
 pub fn capture_length(facts: &Facts, capture: usize) -> usize {
-    capture.min(facts.payload_length as usize).min(MAX_CAPTURE)
+    capture.min(facts.payload_length as usize).min(MAX_SEGMENT)
 }

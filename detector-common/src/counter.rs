@@ -23,6 +23,10 @@ pub enum Counter {
     SessionTableFull,
     /// Session notices that did not fit the ring buffer; the session is found by the next sweep.
     NoticeRingFull,
+    /// Packets that user space was shown to read itself.
+    Inspected,
+    /// Packets that user space was to read, and that did not fit the ring buffer.
+    InspectRingFull,
     /// TCP segments that matched again because they were sent again.
     Retransmissions,
     /// Rules beyond [`crate::event::MAX_MATCHES`] that one packet matched.
@@ -70,7 +74,7 @@ pub const COUNTERS: usize = Counter::ALL.len();
 
 impl Counter {
     /// Every counter, in the order of its number.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::Packets,
         Self::Bytes,
         Self::Unwatched,
@@ -80,6 +84,8 @@ impl Counter {
         Self::SessionsStarted,
         Self::SessionTableFull,
         Self::NoticeRingFull,
+        Self::Inspected,
+        Self::InspectRingFull,
         Self::Retransmissions,
         Self::MatchesOverLimit,
         Self::TruncatedLink,
@@ -114,6 +120,8 @@ impl Counter {
             Self::SessionsStarted => "sessions_started",
             Self::SessionTableFull => "session_table_full",
             Self::NoticeRingFull => "notice_ring_full",
+            Self::Inspected => "inspected",
+            Self::InspectRingFull => "inspect_ring_full",
             Self::Retransmissions => "retransmissions",
             Self::MatchesOverLimit => "matches_over_limit",
             Self::TruncatedLink => "truncated_link",

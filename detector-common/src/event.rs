@@ -6,9 +6,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::state::FlowKey;
 
 /// Version of this layout; a reader refuses any other.
-pub const RECORD_VERSION: u8 = 2;
-/// The most payload bytes a record carries.
+pub const RECORD_VERSION: u8 = 3;
+/// The most payload bytes a rule may ask for.
 pub const MAX_CAPTURE: usize = 1024;
+/// The most payload bytes of one packet that user space is shown to read itself, see
+/// [`FLAG_INSPECT`]: a frame of the usual MTU whole, of a super-packet the start.
+pub const MAX_SEGMENT: usize = 4096;
 /// The reader is woken at most this often by each CPU, in ns. At 1,000 events/s nearly every event
 /// still wakes it; at 1,000,000/s one wake-up is shared by 250 packets.
 pub const WAKE_HOLDOFF_NS: u64 = 250_000;
@@ -53,6 +56,9 @@ pub const FLAG_QFI: u8 = 2;
 pub const FLAG_SESSION_STARTED: u8 = 4;
 /// Bit of [`RecordHeader::flags`]: the session's last open TCP connection was closed.
 pub const FLAG_SESSION_QUIET: u8 = 8;
+/// Bit of [`RecordHeader::flags`]: user space is to read this packet as part of its flow, see
+/// [`crate::inspect`].
+pub const FLAG_INSPECT: u8 = 16;
 
 /// Head of a record. Numbers are in the machine's byte order: both ends are this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -76,8 +82,8 @@ pub struct RecordHeader {
     pub flow: FlowKey,
     /// A [`crate::packet::Direction`].
     pub direction: u8,
-    /// Always 0.
-    pub reserved_middle: u8,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
     /// QoS flow identifier.
     pub qfi: u8,
     /// How many of `rules` are used.

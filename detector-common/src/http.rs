@@ -80,6 +80,18 @@ pub fn request_line<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> Optio
     Some(RequestLine { method, target_offset: (offset + method.token().len() + 1) as u32 })
 }
 
+/// Whether these bytes begin with a method's token and a space.
+#[inline(always)]
+pub fn begins_request(start: [u8; 8]) -> bool {
+    method_of(start).is_some()
+}
+
+/// Whether a method's token begins with this byte.
+#[inline(always)]
+pub const fn begins_method(first: u8) -> bool {
+    matches!(first, b'G' | b'H' | b'P' | b'D' | b'C' | b'O' | b'T')
+}
+
 /// The method whose token and a space these bytes begin with.
 #[inline(always)]
 fn method_of(start: [u8; 8]) -> Option<HttpMethod> {

@@ -2,8 +2,8 @@
 //! layouts between them. `no_std`, no allocation, no `unsafe`.
 //!
 //! Read in this order: [`packet`] (where bytes come from), [`wire`] and [`parse`], [`rule`] (the
-//! tables) and [`lookup`], [`state`] (what is remembered), [`classify`], [`event`] (the record
-//! that crosses to user space), [`counter`].
+//! tables) and [`lookup`], [`state`] (what is remembered), [`classify`], [`inspect`] (what user space
+//! must read itself), [`event`] (the record that crosses to user space), [`counter`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod classify;
 pub mod counter;
 pub mod event;
 pub mod http;
+pub mod inspect;
 pub mod lookup;
 pub mod packet;
 pub mod parse;

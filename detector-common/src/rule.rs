@@ -196,6 +196,31 @@ pub struct ApplicationEntry {
     /// A bit for each word of its row that is not 0: only those are ANDed, so that an application
     /// pays for its own rules and not for all.
     pub words: u32,
+    /// What user space must be shown of it: bits of [`crate::inspect::want`].
+    pub inspect: u32,
+    /// How many of `patterns` are used.
+    pub pattern_count: u32,
+    /// With [`crate::inspect::want::PAYLOAD`]: what a payload must begin with, one of them.
+    pub patterns: [Pattern; MAX_PATTERNS],
+}
+
+/// Patterns of one application; rules that need more see every payload.
+pub const MAX_PATTERNS: usize = 4;
+
+/// Up to eight bytes that must stand in a payload.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Pattern {
+    /// The bits that count, in the order of the bytes.
+    pub mask: u64,
+    /// What they must be; 0 where `mask` is.
+    pub value: u64,
+    /// Where, in bytes from the payload's start.
+    pub offset: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// What the kernel needs of one rule once it matched.

@@ -51,6 +51,8 @@ pub struct SessionState {
     pub next_recent: Cell<u64>,
     /// The generation of rules under which the UE was last checked against the UE pools.
     pub generation: Cell<u64>,
+    /// Until when flows of the session may be followed because a request was cut, ns, coarse.
+    pub cut_until: Cell<u64>,
 }
 
 /// A [`SessionState`] as plain bytes: how it lies in the kernel's map and is read from it.
@@ -77,6 +79,8 @@ pub struct SessionSnapshot {
     pub next_recent: u64,
     /// See [`SessionState::generation`].
     pub generation: u64,
+    /// See [`SessionState::cut_until`].
+    pub cut_until: u64,
 }
 
 // The kernel programs see the map's bytes as either.
@@ -114,13 +118,48 @@ pub struct FlowKey {
     pub protocol: u32,
 }
 
-/// What is known of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// What is known of a flow. As [`SessionState`], written by several CPUs.
+#[derive(Debug, Default)]
 #[repr(C)]
 pub struct FlowState {
-    /// UDP: when the last packet came, ns, coarse. TCP: the SYN's sequence number.
-    pub mark: u64,
+    /// UDP: when the last packet came, ns, coarse. TCP: the SYN's sequence number. Else [`NO_MARK`].
+    pub mark: Cell<u64>,
+    /// When it began, as far as it was counted; ns, coarse.
+    pub start_ns: Cell<u64>,
+    /// When the last packet came that was counted; ns, coarse.
+    pub last_ns: Cell<u64>,
+    /// Packets by [`crate::packet::Direction`], where rules ask for how flows end.
+    pub packets: [Cell<u64>; 2],
+    /// Bytes by [`crate::packet::Direction`], likewise.
+    pub bytes: [Cell<u64>; 2],
+    /// Payload bytes by direction that user space was shown, see [`crate::inspect`].
+    pub shown: [Cell<u64>; 2],
 }
+
+/// A flow of which no SYN was seen.
+pub const NO_MARK: u64 = u64::MAX;
+
+/// A [`FlowState`] as plain bytes: how it lies in the kernel's map and is read from it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowSnapshot {
+    /// See [`FlowState::mark`].
+    pub mark: u64,
+    /// See [`FlowState::start_ns`].
+    pub start_ns: u64,
+    /// See [`FlowState::last_ns`].
+    pub last_ns: u64,
+    /// See [`FlowState::packets`].
+    pub packets: [u64; 2],
+    /// See [`FlowState::bytes`].
+    pub bytes: [u64; 2],
+    /// See [`FlowState::shown`].
+    pub shown: [u64; 2],
+}
+
+const _: () = assert!(size_of::<FlowState>() == size_of::<FlowSnapshot>());
 
 /// A UDP flow that was silent for this long is a new one: RFC 4787 section 4.3 asks NATs to keep
 /// a mapping for at least two minutes.
@@ -158,6 +197,8 @@ pub struct Draft {
 pub trait State {
     /// A session that was found; finding it is dear (30 ns), holding it is free.
     type Session: Deref<Target = SessionState>;
+    /// A flow that was found; as dear to find.
+    type Flow: Deref<Target = FlowState>;
 
     /// Precise time in ns of CLOCK_MONOTONIC; dear (28 ns), so only on the matched path.
     fn now(&self) -> u64;
@@ -175,10 +216,15 @@ pub trait State {
     fn session(&self) -> Option<Self::Session>;
     /// Begins their session; `None` if there is no room.
     fn create_session(&mut self, generation: u32) -> Option<Self::Session>;
+    /// Finds the flow.
+    fn flow_state(&self) -> Option<Self::Flow>;
+    /// Remembers the flow, as one that was shown so many bytes in each direction; `None` if there is
+    /// no room.
+    fn create_flow(&mut self, shown: u64) -> Option<Self::Flow>;
     /// Remembers the flow under a mark and gives the mark it had before.
-    fn mark_flow(&self, mark: u64) -> Option<u64>;
-    /// Forgets the flow; whether it was known.
-    fn forget_flow(&self) -> bool;
+    fn mark_flow(&mut self, mark: u64) -> Option<u64>;
+    /// Takes the flow's mark away; whether it had one.
+    fn unmark_flow(&self) -> bool;
     /// Opens the suppression window of a rule and the UE at `now_ns`, unless one is open: then
     /// `true`. `rule` is the rule's stable id.
     fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool;

@@ -15,10 +15,12 @@ use aya_ebpf::{
 };
 use detector_common::{
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
+    inspect::BUDGET,
     parse::Facts,
     rule::{MAX_RULES, SLOTS},
     state::{
-        Draft, FlowKey, FlowState, SessionKey, SessionSnapshot, SessionState, State, SuppressionKey,
+        Draft, FlowKey, FlowSnapshot, FlowState, NO_MARK, SessionKey, SessionSnapshot,
+        SessionState, State, SuppressionKey,
     },
 };
 
@@ -32,7 +34,7 @@ use crate::{
 #[map]
 static SESSIONS: LruHashMap<SessionKey, SessionSnapshot> = LruHashMap::with_max_entries(65536, 0);
 #[map]
-static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(65536, 0);
+static FLOWS: LruHashMap<FlowKey, FlowSnapshot> = LruHashMap::with_max_entries(65536, 0);
 #[map]
 static SUPPRESSIONS: LruHashMap<SuppressionKey, u64> = LruHashMap::with_max_entries(65536, 0);
 #[map]
@@ -78,6 +80,8 @@ impl<'a, P: HookPacket> Memory<'a, P> {
 impl<P: HookPacket> State for Memory<'_, P> {
     /// Not really static: a map value lives at least as long as the program runs (RCU).
     type Session = &'static SessionState;
+    /// Likewise.
+    type Flow = &'static FlowState;
 
     #[inline(always)]
     fn now(&self) -> u64 {
@@ -134,25 +138,39 @@ impl<P: HookPacket> State for Memory<'_, P> {
     }
 
     #[inline(always)]
-    fn mark_flow(&self, mark: u64) -> Option<u64> {
-        match FLOWS.get_ptr_mut(self.flow()) {
-            Some(flow) => {
-                // SAFETY: a map value; a race between CPUs leaves one of the two marks.
-                let before = unsafe { (*flow).mark };
-                // SAFETY: as above.
-                unsafe { (*flow).mark = mark };
-                Some(before)
-            }
-            None => {
-                let _ = FLOWS.insert(self.flow(), &FlowState { mark }, 0);
-                None
-            }
-        }
+    fn flow_state(&self) -> Option<&'static FlowState> {
+        let flow = FLOWS.get_ptr(self.flow())?;
+        // SAFETY: as in `session`.
+        Some(unsafe { &*flow.cast::<FlowState>() })
     }
 
     #[inline(always)]
-    fn forget_flow(&self) -> bool {
-        FLOWS.remove(self.flow()).is_ok()
+    fn create_flow(&mut self, shown: u64) -> Option<&'static FlowState> {
+        // SAFETY: as in `watch`.
+        let scratch = unsafe { &mut *self.scratch };
+        let now = self.now_coarse();
+        scratch.empty_flow.mark = NO_MARK;
+        scratch.empty_flow.start_ns = now;
+        scratch.empty_flow.last_ns = now;
+        scratch.empty_flow.shown = [shown; 2];
+        // Another CPU may have been first: then its entry counts.
+        let flow = &scratch.draft.record.flow;
+        let _ = FLOWS.insert(flow, &scratch.empty_flow, u64::from(BPF_NOEXIST));
+        self.flow_state()
+    }
+
+    #[inline(always)]
+    fn mark_flow(&mut self, mark: u64) -> Option<u64> {
+        let known = self.flow_state();
+        let flow = known.or_else(|| self.create_flow(BUDGET))?;
+        // A race between CPUs leaves one of the two marks.
+        let before = flow.mark.replace(mark);
+        (before != NO_MARK).then_some(before)
+    }
+
+    #[inline(always)]
+    fn unmark_flow(&self) -> bool {
+        self.flow_state().is_some_and(|flow| flow.mark.replace(NO_MARK) != NO_MARK)
     }
 
     #[inline(always)]

@@ -9,9 +9,9 @@ use aya_ebpf::{
 };
 use detector_common::{
     classify::capture_length,
-    event::{MAX_CAPTURE, RecordHeader, WAKE_HOLDOFF_NS},
+    event::{MAX_SEGMENT, RecordHeader, WAKE_HOLDOFF_NS},
     parse::Facts,
-    state::{Draft, SessionKey, SessionSnapshot, SuppressionKey},
+    state::{Draft, FlowSnapshot, SessionKey, SessionSnapshot, SuppressionKey},
 };
 
 use crate::{packet::HookPacket, verifier};
@@ -31,7 +31,7 @@ static WAKE_HOLDOFF: u64 = WAKE_HOLDOFF_NS;
 pub(crate) struct Scratch {
     /// Ends with the record's head; the payload must follow at once.
     pub(crate) draft: Draft,
-    payload: [u8; MAX_CAPTURE],
+    payload: [u8; MAX_SEGMENT],
     /// What the packet says.
     pub(crate) facts: MaybeUninit<Facts>,
     /// When this CPU last woke the reader.
@@ -42,6 +42,8 @@ pub(crate) struct Scratch {
     pub(crate) suppression: SuppressionKey,
     /// What a session begins as.
     pub(crate) empty_session: SessionSnapshot,
+    /// What a flow begins as.
+    pub(crate) empty_flow: FlowSnapshot,
 }
 
 /// This CPU's scratch.
@@ -60,8 +62,8 @@ pub(crate) fn send<P: HookPacket>(
 ) -> bool {
     let mut size = RecordHeader::SIZE;
     scratch.draft.record.captured = 0;
-    if let Some(length) = verifier::bounded_length(capture_length(facts, capture), MAX_CAPTURE) {
-        // SAFETY: the payload has room for MAX_CAPTURE bytes.
+    if let Some(length) = verifier::bounded_length(capture_length(facts, capture), MAX_SEGMENT) {
+        // SAFETY: the payload has room for MAX_SEGMENT bytes.
         let copied = unsafe {
             packet.copy(facts.payload_offset, scratch.payload.as_mut_ptr(), length as u32)
         };
@@ -70,7 +72,7 @@ pub(crate) fn send<P: HookPacket>(
             size += length;
         }
     }
-    let Some(size) = verifier::bounded_length(size, RecordHeader::SIZE + MAX_CAPTURE) else {
+    let Some(size) = verifier::bounded_length(size, RecordHeader::SIZE + MAX_SEGMENT) else {
         return false;
     };
     let flags = wake_up(scratch);

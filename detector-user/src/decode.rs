@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use detector_common::{
     event::{
-        FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_CAPTURE, PayloadKind,
-        RECORD_VERSION, RecordHeader,
+        FLAG_INSPECT, FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT,
+        PayloadKind, RECORD_VERSION, RecordHeader,
     },
     packet::{Address, Direction, Protocol},
-    state::SessionKey,
+    state::{FlowKey, SessionKey},
 };
 use zerocopy::FromBytes;
 
@@ -30,8 +30,14 @@ pub struct Record<'a> {
     pub session_started: bool,
     /// The session's last open TCP connection was closed.
     pub session_quiet: bool,
+    /// It is to be read as part of its flow.
+    pub inspect: bool,
+    /// TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
     /// Who talked to whom.
     pub flow: Flow,
+    /// The same, as the packet path's memory knows it.
+    pub flow_key: FlowKey,
     /// The GTP-U tunnel it came in.
     pub tunnel: Option<Tunnel>,
     /// The outermost VLAN.
@@ -80,7 +86,7 @@ impl<'a> Record<'a> {
         if header.version != RECORD_VERSION {
             return Err(DecodeError::Version);
         }
-        if payload.len() != header.captured as usize || payload.len() > MAX_CAPTURE {
+        if payload.len() != header.captured as usize || payload.len() > MAX_SEGMENT {
             return Err(DecodeError::Length);
         }
         let rules = header.rules.get(..usize::from(header.rule_count));
@@ -96,7 +102,10 @@ impl<'a> Record<'a> {
             },
             session_started: has(FLAG_SESSION_STARTED),
             session_quiet: has(FLAG_SESSION_QUIET),
+            inspect: has(FLAG_INSPECT),
+            tcp_flags: header.tcp_flags,
             flow: flow(&header)?,
+            flow_key: header.flow,
             tunnel: has(FLAG_TUNNEL).then_some(Tunnel {
                 teid: header.teid,
                 message_type: header.gtpu_message_type,

@@ -84,6 +84,7 @@ fn comparable(record: Vec<u8>) -> (RecordHeader, Vec<u8>) {
 fn timeless(mut state: SessionSnapshot) -> SessionSnapshot {
     state.start_ns = u64::from(state.start_ns != 0);
     state.last_ns = 0;
+    state.cut_until = u64::from(state.cut_until != 0);
     state
 }
 

@@ -22,6 +22,7 @@ use detector_common::{
 use ipnet::IpNet;
 
 use super::{
+    inspection::inspection,
     model::{Application, Endpoint, PathMatch, Rule, RuleSet, Signature},
     table::{Entry, TableImage, build_hash_table, prefix_masks},
 };
@@ -240,6 +241,7 @@ impl<'a> Builder<'a> {
                 row: self.row_number(row),
                 tracks_udp: u32::from(tracks_udp),
                 words: words_used(&row),
+                ..inspection(set.rules.iter().map(Arc::as_ref).filter(|rule| of_it(rule)))
             });
         }
         Ok(entries)

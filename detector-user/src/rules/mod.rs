@@ -6,6 +6,7 @@ mod check;
 pub mod compile;
 pub mod field;
 pub mod file;
+mod inspection;
 pub mod model;
 pub mod raw;
 mod scalar;

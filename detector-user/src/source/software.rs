@@ -11,9 +11,13 @@ use std::{
 use detector_common::{
     classify::{self, capture_length},
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
+    inspect::BUDGET,
     packet::{Address, Layer},
     parse::Facts,
-    state::{Draft, FlowKey, SessionKey, SessionSnapshot, SessionState, State},
+    state::{
+        Draft, FlowKey, FlowSnapshot, FlowState, NO_MARK, SessionKey, SessionSnapshot,
+        SessionState, State,
+    },
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -29,7 +33,7 @@ pub struct SoftwareClassifier {
 struct Memory {
     now_ns: u64,
     sessions: HashMap<SessionKey, Rc<SessionState>>,
-    flows: RefCell<HashMap<FlowKey, u64>>,
+    flows: HashMap<FlowKey, Rc<FlowState>>,
     /// When the window of a UE and rule opened.
     suppressions: HashMap<(Address, u32), u64>,
     counters: [Cell<u64>; COUNTERS],
@@ -47,7 +51,7 @@ impl SoftwareClassifier {
             memory: Memory {
                 now_ns: 0,
                 sessions: HashMap::new(),
-                flows: RefCell::default(),
+                flows: HashMap::new(),
                 suppressions: HashMap::new(),
                 counters: std::array::from_fn(|_| Cell::new(0)),
                 rule_counts: RefCell::default(),
@@ -88,6 +92,11 @@ impl SoftwareClassifier {
         self.memory.rule_counts.borrow().get(&rule).map_or(0, |counts| counts[counter as usize])
     }
 
+    /// A flow as it stands.
+    pub fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
+        self.memory.flows.get(key).map(|flow| flow_snapshot(flow))
+    }
+
     /// A session as it stands.
     pub fn session(&self, key: &SessionKey) -> Option<SessionSnapshot> {
         self.memory.sessions.get(key).map(|state| snapshot(state))
@@ -106,6 +115,18 @@ impl Sessions for SoftwareClassifier {
     }
 }
 
+fn flow_snapshot(flow: &FlowState) -> FlowSnapshot {
+    let pair = |cells: &[Cell<u64>; 2]| [cells[0].get(), cells[1].get()];
+    FlowSnapshot {
+        mark: flow.mark.get(),
+        start_ns: flow.start_ns.get(),
+        last_ns: flow.last_ns.get(),
+        packets: pair(&flow.packets),
+        bytes: pair(&flow.bytes),
+        shown: pair(&flow.shown),
+    }
+}
+
 fn snapshot(state: &SessionState) -> SessionSnapshot {
     let pair = |cells: &[Cell<u64>; 2]| [cells[0].get(), cells[1].get()];
     SessionSnapshot {
@@ -118,6 +139,7 @@ fn snapshot(state: &SessionState) -> SessionSnapshot {
         open_connections: state.open_connections.get(),
         next_recent: state.next_recent.get(),
         generation: state.generation.get(),
+        cut_until: state.cut_until.get(),
     }
 }
 
@@ -129,6 +151,7 @@ struct Judging<'a> {
 
 impl State for Judging<'_> {
     type Session = Rc<SessionState>;
+    type Flow = Rc<FlowState>;
 
     fn now(&self) -> u64 {
         self.memory.now_ns
@@ -162,12 +185,30 @@ impl State for Judging<'_> {
         Some(state)
     }
 
-    fn mark_flow(&self, mark: u64) -> Option<u64> {
-        self.memory.flows.borrow_mut().insert(self.memory.draft.record.flow, mark)
+    fn flow_state(&self) -> Option<Rc<FlowState>> {
+        self.memory.flows.get(self.flow()).cloned()
     }
 
-    fn forget_flow(&self) -> bool {
-        self.memory.flows.borrow_mut().remove(&self.memory.draft.record.flow).is_some()
+    fn create_flow(&mut self, shown: u64) -> Option<Rc<FlowState>> {
+        let flow = FlowState::default();
+        flow.mark.set(NO_MARK);
+        flow.start_ns.set(self.memory.now_ns);
+        flow.last_ns.set(self.memory.now_ns);
+        flow.shown.iter().for_each(|cell| cell.set(shown));
+        let flow = Rc::new(flow);
+        self.memory.flows.insert(*self.flow(), flow.clone());
+        Some(flow)
+    }
+
+    fn mark_flow(&mut self, mark: u64) -> Option<u64> {
+        let known = self.flow_state();
+        let flow = known.or_else(|| self.create_flow(BUDGET))?;
+        let before = flow.mark.replace(mark);
+        (before != NO_MARK).then_some(before)
+    }
+
+    fn unmark_flow(&self) -> bool {
+        self.flow_state().is_some_and(|flow| flow.mark.replace(NO_MARK) != NO_MARK)
     }
 
     fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool {
