@@ -10,12 +10,15 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use ipnet::IpNet;
 
 use crate::{
     capture::{CaptureError, CaptureFile, Layers, LinkType},
     flow::{Flows, Found, Limits},
+    replay::output::Format,
 };
 
+mod judged;
 mod line;
 
 use self::line::FactLine;
@@ -26,7 +29,11 @@ const UNREADABLE: u8 = 1;
 /// Read capture files as the agent reads packets
 #[derive(Debug, Args)]
 #[command(after_help = "\
-One JSON object a line, of every DNS name asked for (kind dns), server name of a TLS or QUIC
+With --rules, the events that `detector run` would send, one CloudEvent a line (--format table: columns
+for people), and at the end, on standard error, what became of the packets. The clock is the capture's:
+the same files and rules give the same events, ids included.
+
+With --facts, one JSON object a line, of every DNS name asked for (kind dns), server name of a TLS or QUIC
 ClientHello (tls, quic), HTTP/1 request (http), MQTT topic published to (mqtt) and CoAP path (coap):
 
   {\"frame\":4,\"time\":\"1700000000.123456789\",\"kind\":\"dns\",\"name\":\"example.com\",
@@ -43,8 +50,34 @@ pub struct ReplayArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print every fact that the packets say; needs no rules
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "rules", conflicts_with = "rules")]
     facts: bool,
+    #[command(flatten)]
+    judged: Judged,
+}
+
+/// How rules are tried on captures.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With rules")]
+struct Judged {
+    /// Rules files or directories to try on the packets
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    rules: Vec<PathBuf>,
+    /// Users' addresses, as `uePools` in the config; without, every peer of an application is a user
+    #[arg(long, value_name = "CIDR", requires = "rules")]
+    ue_pool: Vec<IpNet>,
+    /// How events are written
+    #[arg(long, value_enum, default_value_t, requires = "rules")]
+    format: Format,
+    /// The site in the events' `source`
+    #[arg(long, default_value = "edge", requires = "rules")]
+    site: String,
+    /// The node in the events' `source`
+    #[arg(long, default_value = "replay", requires = "rules")]
+    node: String,
+    /// The device in the events' `source`
+    #[arg(long, default_value = "capture", requires = "rules")]
+    device: String,
 }
 
 /// Runs `detector replay ...`.
@@ -52,9 +85,16 @@ pub struct ReplayArgs {
 /// # Errors
 /// When standard output cannot be written.
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
+    match args.facts {
+        true => print_facts(&args.files),
+        false => judged::run(&args.judged, &args.files),
+    }
+}
+
+fn print_facts(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let mut output = BufWriter::with_capacity(1 << 16, stdout().lock());
     let mut code = ExitCode::SUCCESS;
-    for file in &args.files {
+    for file in files {
         match facts(file, &mut output) {
             Ok(()) => {}
             Err(Stopped::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {

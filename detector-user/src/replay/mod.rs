@@ -12,11 +12,13 @@ use std::{
 use detector_common::{
     counter::{Counter, RuleCounter},
     packet::Layer,
+    wire::ethertype,
 };
 use ipnet::IpNet;
 use uuid::{Uuid, uuid};
 
 use crate::{
+    capture::{file::Frame, link::Content},
     detection::Detection,
     pipeline::{LoadedRules, Outside, Pipeline, PipelineCounts, RuleHistory},
     rules::{
@@ -40,6 +42,22 @@ pub struct Packet<'a> {
     pub layer: Layer,
     /// The packet, from its link-layer or IP header.
     pub bytes: &'a [u8],
+}
+
+impl<'a> Packet<'a> {
+    /// A frame of a capture file as a hook would see it; `None` if its link layer holds no IP.
+    pub fn of(frame: &Frame<'a>) -> Option<Self> {
+        let (layer, bytes) = match frame.link.content(frame.bytes) {
+            Content::Ethernet(bytes) => (Layer::Ethernet, bytes),
+            Content::Ip(bytes) | Content::EtherType(ethertype::IPV4 | ethertype::IPV6, bytes) => {
+                (Layer::Ip, bytes)
+            }
+            Content::EtherType(_, _) | Content::Ppp(_) | Content::Llc(_) | Content::Other => {
+                return None;
+            }
+        };
+        Some(Self { time_ns: frame.time_ns, layer, bytes })
+    }
 }
 
 /// What was counted while packets passed.
