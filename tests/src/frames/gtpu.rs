@@ -28,6 +28,12 @@ impl Extension {
     pub fn pdu_session(qfi: u8) -> Self {
         Self { kind: PDU_SESSION_CONTAINER, content: vec![0x10, qfi & 0x3f] }
     }
+
+    /// The downlink one, with paging policy and reflective QoS (section 5.5.2.1).
+    pub fn pdu_session_downlink(qfi: u8) -> Self {
+        let content = vec![0x00, 0xc0 | (qfi & 0x3f), 0x20, 0, 0, 0];
+        Self { kind: PDU_SESSION_CONTAINER, content }
+    }
 }
 
 /// A tunnel header.
@@ -78,7 +84,16 @@ impl Gtpu {
 impl Packet {
     /// This packet inside a tunnel between two N3 addresses.
     pub fn in_tunnel(&self, from: IpAddr, to: IpAddr, tunnel: &Gtpu) -> Self {
-        let message = tunnel.message(USER_PACKET, &self.bytes());
-        Self::udp((from, PORT), (to, PORT), &message)
+        Self::gtpu(from, to, &tunnel.message(USER_PACKET, &self.bytes()))
+    }
+
+    /// This packet's Ethernet frame inside a tunnel: an Ethernet PDU session.
+    pub fn bridged_in_tunnel(&self, from: IpAddr, to: IpAddr, tunnel: &Gtpu) -> Self {
+        Self::gtpu(from, to, &tunnel.message(USER_PACKET, &self.frame()))
+    }
+
+    /// A GTP-U message between two N3 addresses.
+    pub fn gtpu(from: IpAddr, to: IpAddr, message: &[u8]) -> Self {
+        Self::udp((from, PORT), (to, PORT), message)
     }
 }

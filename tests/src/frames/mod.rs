@@ -4,6 +4,7 @@
 //! Lengths and checksums are right unless a test spoils the bytes afterwards.
 
 mod gtpu;
+mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,7 +14,10 @@ use etherparse::{
     VlanId,
 };
 
-pub use self::gtpu::{Extension, Gtpu};
+pub use self::{
+    gtpu::{Extension, Gtpu},
+    tunnel::Gre,
+};
 
 /// The MAC addresses of every frame made here: destination, source.
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]];

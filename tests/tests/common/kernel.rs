@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use detector_common::packet::Layer;
 use detector_user::source::kernel::Kernel;
 
 const XDP_PASS: u32 = 2;
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
-/// Which of the Ethernet programs.
+/// Which of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
     Xdp,
     XdpFrags,
     Tc,
+    XdpIp,
+    TcIp,
 }
 
 impl Hook {
@@ -22,15 +25,33 @@ impl Hook {
             Self::Xdp => "detector_xdp_ethernet",
             Self::XdpFrags => "detector_xdp_frags_ethernet",
             Self::Tc => "detector_tc_ethernet",
+            Self::XdpIp => "detector_xdp_ip",
+            Self::TcIp => "detector_tc_ip",
+        }
+    }
+
+    /// What its packets begin with.
+    pub(crate) fn layer(self) -> Layer {
+        match self {
+            Self::Xdp | Self::XdpFrags | Self::Tc => Layer::Ethernet,
+            Self::XdpIp | Self::TcIp => Layer::Ip,
+        }
+    }
+
+    fn is_xdp(self) -> bool {
+        match self {
+            Self::Xdp | Self::XdpFrags | Self::XdpIp => true,
+            Self::Tc | Self::TcIp => false,
         }
     }
 
     /// Loads the program into the kernel.
     pub(crate) fn load(self, kernel: &mut Kernel) {
         let program = kernel.ebpf.program_mut(self.program()).expect("is in the object");
-        match self {
-            Self::Xdp | Self::XdpFrags => <&mut Xdp>::try_from(program).expect("XDP").load(),
-            Self::Tc => <&mut SchedClassifier>::try_from(program).expect("TC").load(),
+        if self.is_xdp() {
+            <&mut Xdp>::try_from(program).expect("XDP").load()
+        } else {
+            <&mut SchedClassifier>::try_from(program).expect("TC").load()
         }
         .unwrap_or_else(|error| panic!("{self:?}: {error}"));
     }
@@ -41,21 +62,15 @@ pub(crate) fn inject(kernel: &mut Kernel, hook: Hook, frame: &[u8], repeat: u32)
     let program = kernel.ebpf.program_mut(hook.program()).expect("is in the object");
     let mut out = vec![0; frame.len() + 256];
     let options = || TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
-    let result = match hook {
-        Hook::Xdp | Hook::XdpFrags => {
-            let program = <&mut Xdp>::try_from(program).expect("XDP");
-            program.test_run(TestRunOptions { data_out: Some(&mut out), ..options() })
-        }
-        Hook::Tc => {
-            let program = <&mut SchedClassifier>::try_from(program).expect("TC");
-            program.test_run(TestRunOptions { data_out: Some(&mut out), ..options() })
-        }
+    let result = if hook.is_xdp() {
+        let program = <&mut Xdp>::try_from(program).expect("XDP");
+        program.test_run(TestRunOptions { data_out: Some(&mut out), ..options() })
+    } else {
+        let program = <&mut SchedClassifier>::try_from(program).expect("TC");
+        program.test_run(TestRunOptions { data_out: Some(&mut out), ..options() })
     }
     .unwrap_or_else(|error| panic!("{hook:?}: {error}"));
-    let expected = match hook {
-        Hook::Xdp | Hook::XdpFrags => XDP_PASS,
-        Hook::Tc => TC_ACT_UNSPEC,
-    };
+    let expected = if hook.is_xdp() { XDP_PASS } else { TC_ACT_UNSPEC };
     assert_eq!(result.return_value, expected, "the packet must go on");
     assert_eq!(&out[..frame.len()], frame, "the packet must not change");
     result.duration

@@ -3,4 +3,5 @@
 
 pub(crate) mod frames;
 pub(crate) mod kernel;
+pub(crate) mod pair;
 pub(crate) mod rules;
