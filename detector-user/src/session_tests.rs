@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use detector_common::{
     event::PayloadKind,
     packet::{Address, Direction, Protocol},
+    state::FlowKey,
 };
+
+use zerocopy::FromZeros;
 
 use super::*;
 use crate::rules::model::SessionPolicy;
@@ -59,6 +62,9 @@ fn record(ue: u8, start_ns: u64) -> Record<'static> {
         session: SessionKey { ue: Address::v4(ue_ip.octets()), application: 1, reserved: 0 },
         session_started: true,
         session_quiet: false,
+        inspect: false,
+        tcp_flags: 0,
+        flow_key: FlowKey::new_zeroed(),
         flow: Flow {
             ue_ip: ue_ip.into(),
             ue_port: 40_000,
