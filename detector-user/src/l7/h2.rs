@@ -1,11 +1,13 @@
 //! HTTP/2 in clear (RFC 9113): with prior knowledge, or after an `Upgrade: h2c` that HTTP/1.1 was
 //! asked for (RFC 7540 section 3.2). Requests and responses as HTTP/1 has them; bodies are passed
-//! over by their length.
+//! over by their length, but for those that are DNS.
 
+mod body;
 mod frame;
 mod head;
 
-use super::Step;
+use super::{Fact, Step};
+use body::Bodies;
 use frame::{Frame, Kind};
 use head::Heads;
 
@@ -21,6 +23,7 @@ pub struct Reader {
     preface: bool,
     open: Option<Open>,
     heads: Heads,
+    bodies: Bodies,
 }
 
 /// A header block that goes on in CONTINUATION frames.
@@ -29,6 +32,8 @@ struct Open {
     stream: u32,
     /// It is a request that the server pushes: nobody asked.
     pushed: bool,
+    /// A body follows.
+    body: bool,
     block: Vec<u8>,
 }
 
@@ -64,14 +69,18 @@ impl Reader {
     }
 
     fn step_frame(&mut self, frame: &Frame, bytes: &[u8]) -> Step {
+        let skip = Step::Took { consumed: frame.end() as u64, facts: Vec::new() };
         let in_order = match (&self.open, frame.kind) {
-            (None, Kind::Other) => {
-                return Step::Took { consumed: frame.end() as u64, facts: Vec::new() };
+            (None, Kind::Other) => return skip,
+            (None, Kind::Data) if !self.bodies.wants(frame.stream) => return skip,
+            (None, Kind::Data) if frame.length > MAX_BLOCK => {
+                self.bodies.drop(frame.stream);
+                return skip;
             }
-            (None, Kind::Headers | Kind::PushPromise) => true,
+            (None, Kind::Headers | Kind::PushPromise | Kind::Data) => true,
             (Some(open), Kind::Continuation) => open.stream == frame.stream,
             (None, Kind::Continuation)
-            | (Some(_), Kind::Headers | Kind::PushPromise | Kind::Other) => false,
+            | (Some(_), Kind::Headers | Kind::PushPromise | Kind::Data | Kind::Other) => false,
         };
         if !in_order || frame.length > MAX_BLOCK {
             return Step::Not;
@@ -79,29 +88,55 @@ impl Reader {
         match frame.payload(bytes).map(|payload| frame.fragment(payload)) {
             None => Step::More,
             Some(None) => Step::Not,
+            Some(Some(data)) if frame.kind == Kind::Data => self.step_data(frame, data),
             Some(Some(fragment)) => self.step_block(frame, fragment),
+        }
+    }
+
+    fn step_data(&mut self, frame: &Frame, data: &[u8]) -> Step {
+        let message = self.bodies.add(frame.stream, data, frame.ends_stream());
+        Step::Took {
+            consumed: frame.end() as u64,
+            facts: message.map(Fact::Dns).into_iter().collect(),
         }
     }
 
     /// A header block is one, however many frames it comes in (RFC 9113 section 4.3).
     fn step_block(&mut self, frame: &Frame, fragment: &[u8]) -> Step {
-        let pushed = frame.kind == Kind::PushPromise;
-        let mut open =
-            self.open.take().unwrap_or(Open { stream: frame.stream, pushed, block: Vec::new() });
+        let mut open = self.open.take().unwrap_or_else(|| Open {
+            stream: frame.stream,
+            pushed: frame.kind == Kind::PushPromise,
+            body: !frame.ends_stream(),
+            block: Vec::new(),
+        });
         if open.block.len() + fragment.len() > MAX_BLOCK {
             return Step::Not;
         }
         open.block.extend_from_slice(fragment);
-        let mut facts = Vec::new();
-        if frame.ends_headers() {
-            match self.heads.read(&open.block) {
-                Ok(fact) => facts.extend(fact.filter(|_| !open.pushed)),
-                Err(head::Damaged) => return Step::Not,
-            }
-        } else {
+        if !frame.ends_headers() {
             self.open = Some(open);
+            return Step::Took { consumed: frame.end() as u64, facts: Vec::new() };
         }
-        Step::Took { consumed: frame.end() as u64, facts }
+        match self.heads.read(&open.block) {
+            Ok(head) => Step::Took { consumed: frame.end() as u64, facts: self.head(&open, head) },
+            Err(head::Damaged) => Step::Not,
+        }
+    }
+
+    /// What a head says, and the body before it if it is trailers.
+    fn head(&mut self, open: &Open, head: Option<Fact>) -> Vec<Fact> {
+        match head {
+            Some(_) if open.pushed => Vec::new(),
+            Some(head) => {
+                if open.body {
+                    self.bodies.begin(open.stream, &head);
+                }
+                vec![head]
+            }
+            None => {
+                self.bodies.add(open.stream, b"", !open.body).map(Fact::Dns).into_iter().collect()
+            }
+        }
     }
 }
 

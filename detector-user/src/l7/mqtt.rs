@@ -112,7 +112,7 @@ impl Connection {
                 }
                 Some(topic)
             }
-            (None, Some(alias)) => Some(aliases.get(&alias).cloned().unwrap_or_default()),
+            (None, Some(alias)) => aliases.get(&alias).cloned(),
             (topic, None) => topic,
         }
     }

@@ -13,8 +13,8 @@ pub(crate) fn ascii(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The text as one line for people and programs: NUL, and what moves the cursor, as C escapes, as
-/// the fields of dissectors are printed.
+/// The text as one line for people and programs: NUL, and what moves the cursor, as C escapes, those
+/// that dissectors print in the values of fields.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -23,7 +23,6 @@ pub fn one_line(text: &str) -> String {
             '\x08' => out.push_str("\\b"),
             '\t' => out.push_str("\\t"),
             '\n' => out.push_str("\\n"),
-            '\x0b' => out.push_str("\\v"),
             '\x0c' => out.push_str("\\f"),
             '\r' => out.push_str("\\r"),
             c => out.push(c),

@@ -112,6 +112,34 @@ fn nobody_asked_for_what_a_server_pushes() {
 }
 
 #[test]
+fn a_body_may_be_a_dns_message() {
+    let message = b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+    let mut blocks = blocks();
+    let post = |kind| [(":method", "POST"), (":path", "/dns-query"), ("content-type", kind)];
+    let (dns, text) =
+        (blocks.block(&post("application/dns-message")), blocks.block(&post("text/plain")));
+    let trailers = blocks.block(&[("x", "y")]);
+    let stream = [
+        PREFACE,
+        &frame(1, 4, 1, &dns),
+        &frame(1, 4, 3, &text),
+        &frame(0, 0x08, 1, &[&[2][..], &message[..5], b"\0\0"].concat()),
+        &frame(1, 4, 5, &dns),
+        &frame(0, 1, 3, message),
+        &frame(0, 1, 1, &message[5..]),
+        &frame(0, 0, 5, message),
+        &frame(1, 5, 5, &trailers),
+        &frame(0, 1, 5, message), // of a stream that has ended
+    ];
+    let (facts, end) = read(Reader::client(), &stream.concat());
+    let dns = facts
+        .iter()
+        .filter(|fact| matches!(fact, Fact::Dns(m) if m.questions[0].name == "a"))
+        .count();
+    assert_eq!((facts.len(), dns, end), (5, 2, true));
+}
+
+#[test]
 fn connect_has_its_authority_as_target() {
     let block = blocks().block(&[(":method", "CONNECT"), (":authority", "a.example:443")]);
     let (facts, _) = read(Reader::client(), &[PREFACE, &frame(1, 4, 1, &block)].concat());
