@@ -10,9 +10,25 @@ use std::{
 
 const OBJECT: &str = "bpf/detector.bpf.o";
 
+/// The files that say what lies in the kernel's maps: see `pin::layout`.
+const LAYOUT: [&str; 11] = [
+    "../detector-common/src/counter.rs",
+    "../detector-common/src/event.rs",
+    "../detector-common/src/http.rs",
+    "../detector-common/src/lookup.rs",
+    "../detector-common/src/packet.rs",
+    "../detector-common/src/rule.rs",
+    "../detector-common/src/state.rs",
+    "../detector-ebpf/src/memory.rs",
+    "../detector-ebpf/src/ring.rs",
+    "../detector-ebpf/src/tables.rs",
+    "src/source/session_notes.rs",
+];
+
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(kernel_programs)");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=DETECTOR_LAYOUT={:016x}", layout());
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     match find(&out_dir) {
         Some(object) => {
@@ -22,6 +38,20 @@ fn main() {
         }
         None => watch_for_it(&out_dir),
     }
+}
+
+/// FNV-1a over the files' lines without comments and indentation.
+fn layout() -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for file in LAYOUT {
+        println!("cargo:rerun-if-changed={file}");
+        let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+        for byte in code.flat_map(|line| line.bytes().chain([b'\n'])) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
 }
 
 /// The target directory is above OUT_DIR, at a depth that depends on `--target`; rust-analyzer may

@@ -104,7 +104,7 @@ impl<'a> Record<'a> {
             session_quiet: has(FLAG_SESSION_QUIET),
             inspect: has(FLAG_INSPECT),
             tcp_flags: header.tcp_flags,
-            flow: flow(&header)?,
+            flow: flow(&header.flow, header.direction)?,
             flow_key: header.flow,
             tunnel: has(FLAG_TUNNEL).then_some(Tunnel {
                 teid: header.teid,
@@ -123,22 +123,23 @@ impl<'a> Record<'a> {
     }
 }
 
-fn flow(header: &RecordHeader) -> Result<Flow, DecodeError> {
-    let protocol = match header.flow.protocol {
+/// Who talked to whom, which way.
+pub(crate) fn flow(flow: &FlowKey, direction: u8) -> Result<Flow, DecodeError> {
+    let protocol = match flow.protocol {
         6 => Protocol::Tcp,
         17 => Protocol::Udp,
         _ => return Err(DecodeError::Unknown("transport")),
     };
-    let direction = match header.direction {
+    let direction = match direction {
         0 => Direction::Uplink,
         1 => Direction::Downlink,
         _ => return Err(DecodeError::Unknown("direction")),
     };
     Ok(Flow {
-        ue_ip: ip(header.flow.ue),
-        ue_port: header.flow.ue_port,
-        app_ip: ip(header.flow.application_address),
-        app_port: header.flow.application_port,
+        ue_ip: ip(flow.ue),
+        ue_port: flow.ue_port,
+        app_ip: ip(flow.application_address),
+        app_port: flow.application_port,
         protocol,
         direction,
     })

@@ -1,7 +1,7 @@
 //! The agent. The modules stand in the order an action passes them:
 //!
 //! `config`, `rules` (file -> checked rules -> tables; `yaml` under both); `attach` and `source`
-//! (devices and kernel programs -> records); `decode`, `session`, `l7` (payload -> what it says),
+//! (devices and kernel programs -> records) with `pin` (what of them outlives the agent); `decode`, `session`, `l7` (payload -> what it says),
 //! `confirm`, put together by
 //! `pipeline` (record -> [`detection`]); `cloudevent`; `deliver`; with `metrics` and `admin` beside
 //! them. [`agent`] is all of it at work, [`broker`] the embedded one-box Broker at the far end, and
@@ -22,6 +22,7 @@ pub mod detection;
 pub mod flow;
 pub mod l7;
 pub mod metrics;
+pub mod pin;
 pub mod pipeline;
 pub mod replay;
 pub mod rules;

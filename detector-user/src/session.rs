@@ -6,20 +6,23 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
-use detector_common::state::{SessionKey, SessionSnapshot};
+use detector_common::{
+    packet::Address,
+    state::{FlowKey, SessionKey, SessionSnapshot},
+};
 use uuid::Uuid;
 
 use crate::{
     decode::Record,
     detection::{Flow, SessionEnd, SessionEndReason, Tunnel},
     rules::model::Application,
-    source::session_map::Sessions,
+    source::{session_map::Sessions, session_notes::SessionNote},
 };
 
 /// An open session.
@@ -48,6 +51,32 @@ pub struct OpenSession {
     deadline: u64,
 }
 
+impl OpenSession {
+    /// What the next agent is to know of it.
+    fn note(&self, key: &SessionKey) -> SessionNote {
+        let qfi = self.tunnel.and_then(|tunnel| tunnel.qfi);
+        SessionNote {
+            start_ns: self.start_ns,
+            detections: self.detections,
+            flow: FlowKey {
+                ue: key.ue,
+                application_address: address(self.flow.app_ip),
+                ue_port: self.flow.ue_port,
+                application_port: self.flow.app_port,
+                protocol: self.flow.protocol as u32,
+            },
+            ifindex: self.ifindex,
+            teid: self.tunnel.map_or(0, |tunnel| tunnel.teid),
+            direction: self.flow.direction as u8,
+            has_tunnel: u8::from(self.tunnel.is_some()),
+            has_qfi: u8::from(qfi.is_some()),
+            qfi: qfi.unwrap_or(0),
+            quiet: u8::from(self.quiet),
+            reserved: [0; 3],
+        }
+    }
+}
+
 /// A session that has ended.
 #[derive(Clone, Debug)]
 pub struct EndedSession {
@@ -64,6 +93,8 @@ pub struct SessionTable {
     seed: Uuid,
     open: HashMap<SessionKey, OpenSession>,
     ended: EndedLately,
+    /// What changed since it was asked for; only if somebody asks.
+    changed: Option<HashSet<SessionKey>>,
     deadlines: BinaryHeap<Reverse<(u64, u64, [u8; size_of::<SessionKey>()])>>,
 }
 
@@ -75,6 +106,7 @@ impl SessionTable {
             seed,
             open: HashMap::new(),
             ended: EndedLately::default(),
+            changed: None,
             deadlines: BinaryHeap::new(),
         }
     }
@@ -123,6 +155,7 @@ impl SessionTable {
             deadline,
         };
         let before = self.open.insert(key, session);
+        self.note_change(&key);
         self.schedule(&key, start_ns, deadline);
         let before = before?;
         let seen = before.seen;
@@ -139,10 +172,66 @@ impl SessionTable {
     pub fn quiet(&mut self, key: &SessionKey, start_ns: u64, now_ns: u64) {
         let Some(session) = self.get_mut(key, start_ns) else { return };
         session.quiet = true;
+        let open_until = session.deadline;
         let deadline = now_ns + nanos(session.application.session.linger);
         // A look that comes earlier finds the session quiet, and looks again when it must.
-        if deadline < session.deadline {
+        if deadline < open_until {
             self.schedule(key, start_ns, deadline);
+        }
+        self.note_change(key);
+    }
+
+    /// A rule matched a packet of the session.
+    pub fn detected(&mut self, key: &SessionKey, start_ns: u64) {
+        if let Some(session) = self.get_mut(key, start_ns) {
+            session.detections += 1;
+            self.note_change(key);
+        }
+    }
+
+    /// From here on, remembers what changes.
+    pub fn track_changes(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// The sessions that changed since the last time: as they are, or that they are no longer open.
+    pub fn take_changed(&mut self) -> Vec<(SessionKey, Option<SessionNote>)> {
+        let changed = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
+        changed.into_iter().map(|key| (key, self.open.get(&key).map(|it| it.note(&key)))).collect()
+    }
+
+    /// Takes over a session that another agent opened and told of. When it ends is found out at the
+    /// next look.
+    pub fn adopt(&mut self, key: &SessionKey, note: &SessionNote, application: Arc<Application>) {
+        let start_ns = note.start_ns;
+        if let Some(open) = self.get_mut(key, start_ns) {
+            // Opened again by a record that was read twice.
+            open.detections = open.detections.max(note.detections);
+            return;
+        }
+        let Some(flow) = note.flow() else { return };
+        if self.open.contains_key(key) || self.ended.since(key).is_some_and(|it| start_ns <= it) {
+            return;
+        }
+        let session = OpenSession {
+            id: self.id(flow.ue_ip, &application, start_ns),
+            application,
+            start_ns,
+            ifindex: note.ifindex,
+            flow,
+            tunnel: note.tunnel(),
+            detections: note.detections,
+            seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
+            quiet: note.quiet == 1,
+            deadline: start_ns,
+        };
+        self.open.insert(*key, session);
+        self.schedule(key, start_ns, start_ns);
+    }
+
+    fn note_change(&mut self, key: &SessionKey) {
+        if let Some(changed) = self.changed.as_mut() {
+            changed.insert(*key);
         }
     }
 
@@ -178,6 +267,7 @@ impl SessionTable {
         let end = |key: SessionKey| {
             let session = self.open.remove(&key)?;
             self.ended.note(key, session.start_ns);
+            self.note_change(&key);
             let state = current(&session, kernel.get(&key)).unwrap_or(session.seen);
             kernel.remove(&key);
             Some(ended(session, &state, SessionEndReason::Stopped))
@@ -196,6 +286,7 @@ impl SessionTable {
         let Some(state) = current(session, kernel.get(key)) else {
             let session = self.open.remove(key)?;
             self.ended.note(*key, start_ns);
+            self.note_change(key);
             let seen = session.seen;
             return Some(ended(session, &seen, SessionEndReason::Evicted));
         };
@@ -214,6 +305,7 @@ impl SessionTable {
         }
         let session = self.open.remove(key)?;
         self.ended.note(*key, start_ns);
+        self.note_change(key);
         kernel.remove(key);
         Some(ended(session, &state, reason))
     }
@@ -271,6 +363,13 @@ fn ended(session: OpenSession, state: &SessionSnapshot, reason: SessionEndReason
         },
         last_ns,
         session,
+    }
+}
+
+fn address(ip: IpAddr) -> Address {
+    match ip {
+        IpAddr::V4(v4) => Address::v4(v4.octets()),
+        IpAddr::V6(v6) => Address::v6(v6.octets()),
     }
 }
 

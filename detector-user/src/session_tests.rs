@@ -269,6 +269,46 @@ fn what_is_remembered_of_ended_sessions_is_bounded() {
     assert_eq!(ended.since(&key(1)), None);
 }
 
+/// As after a SIGKILL: what the next agent has is the notes and the kernel's table.
+#[test]
+fn the_next_agent_takes_over_a_session_as_it_was_and_ends_it_in_time() {
+    let (mut table, mut kernel, key) = one_session();
+    assert_eq!(table.take_changed(), [], "nobody asked");
+    table.track_changes();
+    table.detected(&key, START);
+    table.quiet(&key, START, START + SECOND);
+    let [(noted, Some(note))] = table.take_changed()[..] else { panic!("one open session") };
+    assert_eq!((noted, note.detections, note.quiet), (key, 1, 1));
+    let id = table.get_mut(&key, START).expect("open").id.clone();
+
+    let mut next = SessionTable::new(Uuid::from_u128(1));
+    next.track_changes();
+    next.adopt(&key, &note, application("shop"));
+    let adopted = next.get_mut(&key, START).expect("open").clone();
+    assert_eq!((adopted.id, adopted.flow), (id, record(2, START).flow));
+    kernel.packet(key, START, 10, 0);
+    assert_eq!(ended_at(&mut next, &mut kernel, 14), []);
+    let ended = ended_at(&mut next, &mut kernel, 15);
+    assert_eq!((ended[0].reason, ended[0].detections), (SessionEndReason::Closed, 1));
+    assert_eq!(next.take_changed(), [(key, None)]);
+}
+
+#[test]
+fn a_session_that_the_kernel_dropped_while_no_agent_lived_has_ended() {
+    let (mut table, mut kernel, key) = one_session();
+    table.track_changes();
+    table.detected(&key, START);
+    let [(_, Some(note))] = table.take_changed()[..] else { panic!("one open session") };
+    kernel.remove(&key);
+    let mut next = SessionTable::new(Uuid::from_u128(1));
+    next.adopt(&key, &note, application("shop"));
+    let ended = ended_at(&mut next, &mut kernel, 1);
+    assert_eq!(ended.iter().map(|end| end.reason).collect::<Vec<_>>(), [SessionEndReason::Evicted]);
+    // It is not taken over again.
+    next.adopt(&key, &note, application("shop"));
+    assert!(next.is_empty());
+}
+
 #[test]
 fn only_sessions_of_applications_that_are_gone_are_stopped() {
     let (mut table, mut kernel, _) = one_session();

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod app;
+pub mod bpffs;
 pub mod client;
 pub mod edge;
 #[cfg(feature = "frames")]

@@ -3,6 +3,7 @@
 
 mod events;
 mod observe;
+mod pins;
 mod reader;
 mod reload;
 
@@ -83,27 +84,37 @@ struct Agent {
     kernel_log: Option<KernelLog>,
     /// The reader no longer waits for room in the delivery's queue.
     give_up: CancellationToken,
+    /// What another agent has pinned is taken over or removed.
+    swept: bool,
 }
 
 impl Agent {
     fn start(config: Config, output: Output, listener: TcpListener) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         let readiness = Readiness::requiring([ATTACHED, RULES]);
-        let kernel = Kernel::load(KernelLimits {
+        let limits = KernelLimits {
             sessions: config.limits.sessions,
             flows: config.limits.flows,
             ring_bytes: config.limits.ring_bytes,
             wake_holdoff_ns: None,
-        })?;
-        let Kernel { ebpf, rules: rule_maps, sessions, counters, ring, log } = kernel;
+        };
+        let pins = config.pin.as_deref().map(|path| pins::open(path, &limits)).transpose()?;
+        let kernel = match &pins {
+            Some(pins) => Kernel::load_pinned(limits, pins)?,
+            None => Kernel::load(limits)?,
+        };
+        let Kernel { ebpf, rules: rule_maps, sessions, counters, ring, notes, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
         let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
         readiness.met(RULES);
         let delivery = Arc::new(start_delivery(&config, output, &metrics)?);
         let give_up = CancellationToken::new();
         let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
-        let reader = reader::Reader::start(ring, sessions, reloader.history(), events)?;
-        let attacher = Attacher::new(ebpf, config.devices)?;
+        let reader = reader::Reader::start(ring, sessions, notes, reloader.history(), events)?;
+        let mut attacher = Attacher::new(ebpf, config.devices)?;
+        if let Some(pins) = pins {
+            attacher = attacher.with_pins(pins);
+        }
         let devices = observe::Devices::default();
         observe::register(&metrics, counters.clone(), reloader.maps(), reader.counts());
         let status = observe::status(counters, reloader.maps(), reader.counts(), devices.clone());
@@ -119,6 +130,7 @@ impl Agent {
             admin_stop,
             kernel_log: log,
             give_up,
+            swept: false,
         })
     }
 
@@ -168,7 +180,12 @@ impl Agent {
     /// Attaches to what is there now, and says what changed.
     async fn reconcile(&mut self) {
         match self.attacher.reconcile().await {
-            Ok(changes) => say(&changes),
+            Ok(changes) => {
+                say(&changes);
+                if !std::mem::replace(&mut self.swept, true) {
+                    pins::sweep(&self.attacher);
+                }
+            }
             Err(error) => warn!("devices: {error}"),
         }
         let devices = self.attacher.status();
@@ -183,7 +200,14 @@ impl Agent {
     async fn stop(self) -> anyhow::Result<()> {
         let Self { attacher, reader, delivery, readiness, admin_stop, give_up, .. } = self;
         readiness.unmet(ATTACHED, "stopping");
-        info!("stopping: detaching, then delivering what is waiting");
+        match attacher.pins() {
+            None => info!("stopping: detaching, then delivering what is waiting"),
+            Some(pins) => info!(
+                "stopping: delivering what is waiting; programs stay attached and go on recording \
+                 ({}) until the next start, or `detector detach`",
+                pins.path().display()
+            ),
+        }
         drop(attacher);
         let deadline = Instant::now() + DRAIN;
         // A sink that hangs keeps the queue full, and the reader waiting for room in it.

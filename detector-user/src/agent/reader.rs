@@ -17,7 +17,8 @@ use crate::{
     pipeline::{LiveOutside, Pipeline, PipelineCounts, RuleHistory, monotonic_now},
     source::{
         ring::{RecordTaker, RingStop, read_until_stopped, stop_pair},
-        session_map::SessionMap,
+        session_map::{SessionMap, Sessions as _},
+        session_notes::SessionNotes,
     },
 };
 
@@ -35,14 +36,20 @@ impl Reader {
     pub(super) fn start(
         ring: RingBuf<MapData>,
         sessions: SessionMap,
+        notes: Option<SessionNotes>,
         rules: RuleHistory,
         events: EventMaker,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = stop_pair()?;
         let counts = SharedCounts::default();
+        let mut pipeline = Pipeline::new(rules, boot_id(), LiveOutside::default());
+        if notes.is_some() {
+            pipeline.track_sessions();
+        }
         let worker = Worker {
-            pipeline: Pipeline::new(rules, boot_id(), LiveOutside::default()),
+            pipeline,
             sessions,
+            notes,
             events,
             counts: counts.clone(),
             published: Instant::now(),
@@ -72,6 +79,8 @@ impl Reader {
 struct Worker {
     pipeline: Pipeline<LiveOutside>,
     sessions: SessionMap,
+    /// For the next agent, where pins are kept.
+    notes: Option<SessionNotes>,
     events: EventMaker,
     counts: SharedCounts,
     published: Instant,
@@ -79,12 +88,36 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, mut ring: RingBuf<MapData>, stopped: &OwnedFd) -> anyhow::Result<()> {
+        self.adopt();
         let read = read_until_stopped(&mut ring, stopped, &mut self);
-        for detection in self.pipeline.stop(&mut self.sessions, Instant::now()) {
-            self.events.send(&detection);
+        // Where pins are kept, sessions go on, and the next agent with them.
+        if self.notes.is_none() {
+            for detection in self.pipeline.stop(&mut self.sessions, Instant::now()) {
+                self.events.send(&detection);
+            }
         }
         self.publish();
         Ok(read?)
+    }
+
+    /// Takes over the sessions that the agent before has told of: notes are written after the record
+    /// that opened a session was read, so none of these is still to be told.
+    fn adopt(&mut self) {
+        let Some(notes) = self.notes.as_mut() else { return };
+        for key in self.pipeline.adopt(&notes.all()) {
+            self.sessions.remove(&key);
+            notes.remove(&key);
+        }
+    }
+
+    fn write_notes(&mut self) {
+        let Some(notes) = self.notes.as_mut() else { return };
+        for (key, note) in self.pipeline.changed_sessions() {
+            match note {
+                Some(note) => notes.put(&key, &note),
+                None => notes.remove(&key),
+            }
+        }
     }
 
     fn publish(&mut self) {
@@ -106,6 +139,7 @@ impl RecordTaker for Worker {
         for detection in self.pipeline.tick(monotonic_now(), &mut self.sessions, now) {
             self.events.send(&detection);
         }
+        self.write_notes();
         if now.duration_since(self.published) >= PUBLISH {
             self.publish();
         }

@@ -20,8 +20,8 @@ use tracing::{info, warn};
 
 use crate::{
     pipeline::{LoadedRules, RuleHistory},
-    rules::{compile::compile, file},
-    source::rule_maps::RuleMaps,
+    rules::{compile::compile, file, model::RuleSet},
+    source::rule_maps::{InheritedRules, RuleMaps},
 };
 
 /// The rules and where they came from.
@@ -110,7 +110,7 @@ impl Reloader {
             history: RuleHistory::default(),
             generation: 0,
         };
-        reloader.load()?;
+        reloader.start_first()?;
         Ok(reloader)
     }
 
@@ -160,8 +160,33 @@ impl Reloader {
         }
     }
 
+    /// Loads the first set; before it, for records that wait in the ring, what another agent left
+    /// in pinned tables.
+    fn start_first(&mut self) -> anyhow::Result<()> {
+        let set = file::load(&self.paths)?;
+        let mut maps = self.maps.lock();
+        for inherited in maps.inherited().context("the pinned rule tables")? {
+            let InheritedRules { generation, rules: ids, .. } = &inherited;
+            let rules = LoadedRules::inherited(*generation, ids, set.clone());
+            let name = |(number, id): (usize, &u32)| match rules.rule(number as u16) {
+                Some(rule) => rule.name.clone(),
+                None => format!("removed-{id:08x}"),
+            };
+            let names = ids.iter().enumerate().map(name).collect();
+            maps.adopt(&inherited, names).context("the pinned counters")?;
+            self.generation = *generation;
+            self.history.push(rules);
+        }
+        drop(maps);
+        self.activate(set)
+    }
+
     fn load(&mut self) -> anyhow::Result<()> {
         let set = file::load(&self.paths)?;
+        self.activate(set)
+    }
+
+    fn activate(&mut self, set: RuleSet) -> anyhow::Result<()> {
         let generation = self.generation + 1;
         let image = compile(&set, &self.ue_pools, generation)?;
         let rules = set.rules.clone();

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -18,8 +19,10 @@ use super::{
     trouble::{AttachError, Notice, Trouble},
     wish::DeviceWish,
 };
+use crate::pin::{PinDirectory, PinError};
 
-/// Owns the kernel programs and every attachment of them. Dropping it detaches all.
+/// Owns the kernel programs and every attachment of them. Dropping it detaches all that is not
+/// pinned.
 #[derive(Debug)]
 pub struct Attacher {
     // Before `ebpf`: links that went by netlink name their program's file descriptor when they
@@ -28,6 +31,7 @@ pub struct Attacher {
     missing: BTreeSet<usize>,
     wishes: Vec<DeviceWish>,
     kernel: KernelFeatures,
+    pins: Option<PinDirectory>,
     ebpf: Ebpf,
 }
 
@@ -87,7 +91,32 @@ impl Attacher {
         wishes: Vec<DeviceWish>,
     ) -> Result<Self, AttachError> {
         programs::load(&mut ebpf, &kernel)?;
-        Ok(Self { places: BTreeMap::new(), missing: BTreeSet::new(), wishes, kernel, ebpf })
+        let (places, missing) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { places, missing, wishes, kernel, pins: None, ebpf })
+    }
+
+    /// Takes over the attachments that are pinned there, and pins its own.
+    #[must_use]
+    pub fn with_pins(mut self, pins: PinDirectory) -> Self {
+        self.pins = Some(pins);
+        self
+    }
+
+    /// Removes the pins that nothing wished for is at, e.g. after the config has changed. To be
+    /// called once devices were attached to.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn sweep_pins(&self) -> Result<usize, PinError> {
+        let Some(pins) = &self.pins else { return Ok(0) };
+        let held = self.places.values().filter_map(|place| place.held.as_ref());
+        let keep: Vec<_> = held.filter_map(|held| held.link.pin().map(Path::to_owned)).collect();
+        pins.keep_links(&keep)
+    }
+
+    /// The pins, to see what else is there.
+    pub fn pins(&self) -> Option<&PinDirectory> {
+        self.pins.as_ref()
     }
 
     /// The object, to take its maps.
@@ -156,7 +185,8 @@ impl Attacher {
             wanted.get(key).is_some_and(|wanted| wanted.wish == place.wish)
         };
         for ((_, traffic), place) in self.places.extract_if(.., |key, place| !stays(key, place)) {
-            if place.held.is_some() {
+            if let Some(held) = place.held {
+                held.link.detach();
                 changes.detached.push((place.device, traffic));
             }
         }
@@ -210,11 +240,18 @@ impl Attacher {
         now: SystemTime,
     ) -> Result<(Option<Held>, Vec<Trouble>), AttachError> {
         let mut troubles = part.troubles.clone();
+        let mut before: Option<PathBuf> = None;
         for attempt in part.attempts.iter().copied() {
             if !plan::worth_trying(attempt, &troubles) {
                 continue;
             }
-            match link::attach(&mut self.ebpf, device, attempt, &self.kernel) {
+            let pin = self.pins.as_ref().map(|pins| pins.link(device.index, attempt.hook));
+            // What is pinned at a hook that will not do any longer stands in the next one's way.
+            if let Some(before) = before.filter(|before| Some(before) != pin.as_ref()) {
+                link::unpin(&before);
+            }
+            before = pin.clone();
+            match link::attach(&mut self.ebpf, device, attempt, &self.kernel, pin.as_deref()) {
                 Ok(link) => {
                     if !attempt.program.is_xdp() && !self.kernel.tcx {
                         troubles.push(Trouble::OutlivesCrash { running: self.kernel.release });

@@ -1,15 +1,21 @@
 //! One try: attach one program at one hook of one device, and say in our words what came of it.
 //!
 //! XDP and (from 6.6) TC attachments are BPF links: file descriptors, so that the kernel detaches
-//! when their owner is gone, however it went. Before 6.6 TC goes by netlink, through the clsact
-//! qdisc, and stays after a crash; the next start removes what it finds under our name.
+//! when their owner is gone, however it went, unless they are pinned: then the next owner finds them
+//! and puts its program in the place of the old one, between two packets. Before 6.6 TC goes by
+//! netlink, through the clsact qdisc, and stays after a crash; the next start removes what it finds
+//! under our name.
 
-use std::io;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, PinnedLink},
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError},
         xdp::{XdpError, XdpLink},
     },
@@ -25,20 +31,45 @@ use super::{
     trouble::{AttachError, Trouble},
 };
 
-/// An attachment; dropping it detaches.
+/// An attachment; dropping it detaches, unless it is pinned.
 #[derive(Debug)]
 pub struct OwnedLink {
     /// The program's number in the kernel.
     pub program_id: u32,
+    pin: Option<PathBuf>,
     _link: Link,
 }
 
-/// aya detaches when one of these is dropped.
+/// aya detaches when one of these is dropped; a pinned one stays attached.
 #[derive(Debug)]
-#[expect(dead_code, reason = "held for their Drop")]
 enum Link {
     Xdp(XdpLink),
     Tc(SchedClassifierLink),
+    Pinned(FdLink),
+}
+
+impl OwnedLink {
+    /// Its pin.
+    pub fn pin(&self) -> Option<&Path> {
+        self.pin.as_deref()
+    }
+
+    /// Detaches, pinned or not.
+    pub(super) fn detach(self) {
+        if let Some(pin) = &self.pin {
+            unpin(pin);
+        }
+    }
+}
+
+/// Removes a pin, and with it the attachment if nobody holds it.
+pub(super) fn unpin(pin: &Path) {
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!("{}: {error}; its program stays attached", pin.display());
+        }
+        Ok(()) | Err(_) => {}
+    }
 }
 
 /// Why an attempt did not succeed.
@@ -56,17 +87,18 @@ impl From<AttachError> for Refusal {
     }
 }
 
-/// Tries it.
+/// Tries it. With `pin`, takes over the attachment that is pinned there, or pins a new one.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     device: &Device,
     attempt: Attempt,
     kernel: &KernelFeatures,
+    pin: Option<&Path>,
 ) -> Result<OwnedLink, Refusal> {
-    let xdp = |ebpf, mode| Ok(attach_xdp(programs::xdp(ebpf, attempt.program)?, device, mode));
+    let xdp = |ebpf, mode| Ok(attach_xdp(programs::xdp(ebpf, attempt.program)?, device, mode, pin));
     let tc = |ebpf, side| {
         let program = programs::tc(ebpf, attempt.program)?;
-        Ok(attach_tc(program, attempt.program.name(), device, side, kernel))
+        Ok(attach_tc(program, attempt.program.name(), device, side, kernel, pin))
     };
     let attached: Result<_, AttachError> = match attempt.hook {
         HookPoint::XdpNative => xdp(ebpf, XdpMode::Driver),
@@ -81,10 +113,18 @@ fn attach_xdp(
     program: &mut Xdp,
     device: &Device,
     mode: XdpMode,
+    pin: Option<&Path>,
 ) -> Result<OwnedLink, ProgramError> {
+    let pinned = pin.and_then(pinned);
+    if let Some(link) = pinned.and_then(|link| XdpLink::try_from(link).ok())
+        && let Some(id) = unless_gone(program.attach_to_link(link), pin)?
+    {
+        let link = program.take_link(id)?;
+        return own(program.info()?.id(), pin, true, Link::Xdp(link));
+    }
     let id = program.attach_to_if_index(device.index, mode)?;
-    let link = Link::Xdp(program.take_link(id)?);
-    Ok(OwnedLink { program_id: program.info()?.id(), _link: link })
+    let link = program.take_link(id)?;
+    own(program.info()?.id(), pin, false, Link::Xdp(link))
 }
 
 fn attach_tc(
@@ -93,7 +133,15 @@ fn attach_tc(
     device: &Device,
     side: TcAttachType,
     kernel: &KernelFeatures,
+    pin: Option<&Path>,
 ) -> Result<OwnedLink, ProgramError> {
+    let pinned = pin.and_then(pinned);
+    if let Some(link) = pinned.and_then(|link| SchedClassifierLink::try_from(link).ok())
+        && let Some(id) = unless_gone(program.attach_to_link(link), pin)?
+    {
+        let link = program.take_link(id)?;
+        return own(program.info()?.id(), pin, true, Link::Tc(link));
+    }
     // aya attaches TC by name; a device may have been renamed, and its name given to another,
     // since the facts were read.
     if if_nametoindex(device.name.as_str()).ok() != Some(device.index) {
@@ -108,8 +156,59 @@ fn attach_tc(
         TcAttachOptions::Netlink(NlOptions::default())
     };
     let id = program.attach_with_options(&device.name, side, options)?;
-    let link = Link::Tc(program.take_link(id)?);
-    Ok(OwnedLink { program_id: program.info()?.id(), _link: link })
+    let link = program.take_link(id)?;
+    // What went by netlink is no file descriptor, and outlives us without a pin.
+    let pin = pin.filter(|_| kernel.tcx);
+    own(program.info()?.id(), pin, false, Link::Tc(link))
+}
+
+/// The attachment that is pinned there.
+fn pinned(pin: &Path) -> Option<FdLink> {
+    PinnedLink::from_pin(pin).ok().map(FdLink::from)
+}
+
+/// The result of putting a program in a link's place; `None` if the link's device is gone, or was
+/// made anew: then the pin is of no use, and removed.
+fn unless_gone<T>(
+    updated: Result<T, ProgramError>,
+    pin: Option<&Path>,
+) -> Result<Option<T>, ProgramError> {
+    match updated {
+        // bpf_xdp_link_update(), tcx_link_update()
+        Err(error) if errno(&error) == Some(libc::ENOLINK) => {
+            if let Some(pin) = pin {
+                unpin(pin);
+            }
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+/// An attachment, pinned if there is a place for it.
+fn own(
+    program_id: u32,
+    pin: Option<&Path>,
+    is_pinned: bool,
+    link: Link,
+) -> Result<OwnedLink, ProgramError> {
+    let unpinned = |link| OwnedLink { program_id, pin: None, _link: link };
+    let Some(pin) = pin else { return Ok(unpinned(link)) };
+    let link = match link {
+        Link::Xdp(link) => FdLink::try_from(link),
+        Link::Tc(link) => FdLink::try_from(link),
+        Link::Pinned(link) => Ok(link),
+    };
+    let link = link.map_err(|error| io::Error::other(chain(&error)))?;
+    if is_pinned {
+        let pin = Some(pin.to_owned());
+        return Ok(OwnedLink { program_id, pin, _link: Link::Pinned(link) });
+    }
+    // Of something that is no attachment of this kind.
+    unpin(pin);
+    let pinned = link.pin(pin).map_err(|error| io::Error::other(chain(&error)))?;
+    let (pin, link) = (Some(pin.to_owned()), Link::Pinned(pinned.into()));
+    Ok(OwnedLink { program_id, pin, _link: link })
 }
 
 /// Makes the clsact qdisc, if it is not there, and removes a filter that a crash left behind.

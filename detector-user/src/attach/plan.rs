@@ -50,6 +50,16 @@ pub enum HookPoint {
 }
 
 impl HookPoint {
+    /// As it is written for programs.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp-native",
+            Self::XdpGeneric => "xdp-generic",
+            Self::TcIngress => "tc-ingress",
+            Self::TcEgress => "tc-egress",
+        }
+    }
+
     /// What is special about what a program sees here.
     pub const fn view(self) -> &'static str {
         match self {

@@ -1,5 +1,6 @@
 //! The command line: arguments in, exit code out. Nothing is decided here.
 
+pub mod detach;
 pub mod devices;
 pub mod replay;
 pub mod rules;
@@ -29,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Watch devices, match rules, and send CloudEvents: the agent.
     Run(RunArgs),
+    /// Remove what an agent with `spec.pin` left in the kernel.
+    Detach(detach::DetachArgs),
     /// Check rules files, or print their schema.
     Rules(rules::RulesArgs),
     /// List network devices, and what Detector would see on each.
@@ -71,6 +74,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             agent::run(&config, rules, output).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Detach(args) => detach::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Rules(args) => rules::run(args),
         Command::Devices(args) => devices::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(args),

@@ -9,10 +9,13 @@ use std::{
 use super::{
     Admin, Config, Delivery, Limits, Sink, UePool,
     environment::{self, Environment},
-    raw::{ConfigDocument, ConfigSpec, DeliverySpec, LimitsSpec, NodeName, SinkSpec, SinkUrl},
+    raw::{
+        ConfigDocument, ConfigSpec, DeliverySpec, LimitsSpec, NodeName, PinSpec, SinkSpec, SinkUrl,
+    },
 };
 use crate::{
     attach::DeviceWish,
+    pin::DEFAULT_PATH,
     yaml::{ByteSize, Field, Period, Problem, Scalar},
 };
 
@@ -36,6 +39,7 @@ pub(super) fn check(
         delivery: delivery(spec.delivery.as_ref().and_then(Field::get), problems),
         admin: admin(spec),
         limits: limits(spec.limits.as_ref().and_then(Field::get), problems),
+        pin: spec.pin.as_ref().and_then(|field| pin(field, problems)),
     })
 }
 
@@ -185,6 +189,19 @@ fn delivery(spec: Option<&DeliverySpec>, problems: &mut Vec<Problem>) -> Deliver
         concurrency: checker.number(&spec.concurrency, default.concurrency, 1, 1_024),
         queue: checker.number(&spec.queue, default.queue, 1, 1 << 20),
     }
+}
+
+fn pin(field: &Field<PinSpec>, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+    let Some(written) = field.get()?.path.as_ref() else { return Some(DEFAULT_PATH.into()) };
+    let path = PathBuf::from(written.get()?);
+    if !path.is_absolute() {
+        problems.push(written.problem(format!(
+            "\"{}\" is no absolute path; expected a directory on a BPF file system, e.g. \
+             {DEFAULT_PATH}",
+            path.display()
+        )));
+    }
+    Some(path)
 }
 
 fn limits(spec: Option<&LimitsSpec>, problems: &mut Vec<Problem>) -> Limits {

@@ -48,6 +48,8 @@ pub struct Config {
     pub admin: Admin,
     /// Sizes of kernel tables.
     pub limits: Limits,
+    /// Where the kernel side is pinned, if it is to outlive the agent.
+    pub pin: Option<PathBuf>,
 }
 
 /// Users' addresses.

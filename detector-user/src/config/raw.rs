@@ -66,6 +66,10 @@ pub struct ConfigSpec {
     /// Sizes of kernel tables.
     #[serde(default)]
     pub limits: Option<Field<LimitsSpec>>,
+    /// Keeps programs, tables and the ring buffer in the kernel while no agent runs; not if left
+    /// out. `pin: {}` is enough.
+    #[serde(default)]
+    pub pin: Option<Field<PinSpec>>,
 }
 
 /// Devices to watch.
@@ -149,6 +153,15 @@ pub struct AdminSpec {
     /// Address and port; 127.0.0.1:9901 if left out.
     #[serde(default)]
     pub listen: Option<Field<Listen>>,
+}
+
+/// Keeps programs, tables and the ring buffer in the kernel while no agent runs.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinSpec {
+    /// A directory on a BPF file system, made if it is not there; /sys/fs/bpf/detector if left out.
+    #[serde(default)]
+    pub path: Option<Field<String>>,
 }
 
 /// Sizes of kernel tables.

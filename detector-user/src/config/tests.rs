@@ -48,6 +48,16 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.delivery, Delivery::default());
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
     assert_eq!(config.limits, Limits { sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 });
+    assert_eq!(config.pin, None);
+}
+
+#[test]
+fn pins_are_kept_only_where_asked_for() {
+    let pin = |written: &str| config(&format!("{MINIMAL}  pin: {written}\n"), &[]);
+    assert_eq!(pin("{}").unwrap().pin, Some("/sys/fs/bpf/detector".into()));
+    assert_eq!(pin("{path: /sys/fs/bpf/n6}").unwrap().pin, Some("/sys/fs/bpf/n6".into()));
+    let said = pin("{path: pins}").unwrap_err();
+    assert!(said.contains("spec.pin.path: \"pins\" is no absolute path"), "{said}");
 }
 
 #[test]
@@ -67,7 +77,8 @@ fn every_field_is_read() {
             "sessions: 65536, flows: 65536, ringBytes: 4Mi",
             "sessions: 6, flows: 7, ringBytes: 8Ki",
         )
-        .replace("127.0.0.1:9901", "[::1]:1");
+        .replace("127.0.0.1:9901", "[::1]:1")
+        .replace("pin: {path: /sys/fs/bpf/detector}", "pin: {path: /sys/fs/bpf/x}");
     let config = config(&changed, &[]).unwrap();
     assert_eq!((config.site.as_str(), config.node.as_str()), ("site-7", "mec-1"));
     assert_eq!(config.devices[1].pattern.as_str(), "upf*");
@@ -78,6 +89,7 @@ fn every_field_is_read() {
     assert_eq!(config.delivery, delivery);
     assert_eq!(config.admin.listen.to_string(), "[::1]:1");
     assert_eq!(config.limits, Limits { sessions: 6, flows: 7, ring_bytes: 8 << 10 });
+    assert_eq!(config.pin, Some("/sys/fs/bpf/x".into()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use crate::rules::{
     compile::stable_id,
-    model::{Application, RuleSet},
+    model::{Application, Rule, RuleSet},
 };
 
 /// A set of rules as records refer to it.
@@ -17,14 +17,35 @@ pub struct LoadedRules {
     /// The rules.
     pub set: RuleSet,
     pub(super) applications: HashMap<u32, Arc<Application>>,
+    /// By the number that records use; `None` for rules that are gone.
+    numbers: Vec<Option<Arc<Rule>>>,
 }
 
 impl LoadedRules {
     /// Rules under the generation they were compiled with.
     pub fn new(generation: u32, set: RuleSet) -> Self {
+        let numbers = set.rules.iter().cloned().map(Some).collect();
+        Self::numbered(generation, set, numbers)
+    }
+
+    /// A generation of another agent, known by its rules' stable ids only: each is the rule of that
+    /// name in the set of today.
+    pub fn inherited(generation: u32, ids: &[u32], set: RuleSet) -> Self {
+        let by_id: HashMap<u32, &Arc<Rule>> =
+            set.rules.iter().map(|rule| (stable_id(&rule.name), rule)).collect();
+        let numbers = ids.iter().map(|id| by_id.get(id).map(|rule| Arc::clone(rule))).collect();
+        Self::numbered(generation, set, numbers)
+    }
+
+    fn numbered(generation: u32, set: RuleSet, numbers: Vec<Option<Arc<Rule>>>) -> Self {
         let applications =
             set.applications.iter().map(|app| (stable_id(&app.name), app.clone())).collect();
-        Self { generation, set, applications }
+        Self { generation, set, applications, numbers }
+    }
+
+    /// The rule that records of this generation give this number.
+    pub fn rule(&self, number: u16) -> Option<&Arc<Rule>> {
+        self.numbers.get(usize::from(number))?.as_ref()
     }
 }
 
@@ -56,5 +77,42 @@ impl RuleHistory {
     pub(super) fn generation(&self, generation: u32) -> Option<Arc<LoadedRules>> {
         let history = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         history.iter().find(|rules| rules.generation == generation).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::file;
+
+    const APPLICATION: &str = "apiVersion: detector.dev/v1alpha1
+kind: Application
+metadata: {name: shop}
+spec: {endpoints: [{cidr: 10.45.0.10}]}
+";
+
+    fn set(names: &[&str]) -> RuleSet {
+        let rule = |name: &&str| {
+            format!(
+                "---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {{name: {name}}}
+spec: {{application: shop, match: {{flow: opened}}, emit: {{type: t}}}}
+"
+            )
+        };
+        let text: String = names.iter().map(rule).collect();
+        file::parse(&[("r.yaml", (APPLICATION.to_owned() + &text).as_bytes())]).unwrap()
+    }
+
+    #[test]
+    fn inherited_numbers_mean_the_rules_of_that_name_and_never_others() {
+        let ids = ["first", "gone", "second"].map(stable_id);
+        let rules = LoadedRules::inherited(7, &ids, set(&["second", "new", "first"]));
+        let name = |number| rules.rule(number).map(|rule| rule.name.as_str());
+        assert_eq!([0, 1, 2, 3].map(name), [Some("first"), None, Some("second"), None]);
+        let own = LoadedRules::new(8, set(&["second", "new"]));
+        assert_eq!(own.rule(1).map(|rule| rule.name.as_str()), Some("new"));
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         model::{Application, Rule, RuleSet, Signature},
     },
     session::{EndedSession, OpenSession, SessionTable},
-    source::session_map::Sessions,
+    source::{session_map::Sessions, session_notes::SessionNote},
 };
 
 pub use history::{LoadedRules, RuleHistory};
@@ -31,7 +31,7 @@ pub struct PipelineCounts {
     pub records: u64,
     /// Records that could not be decoded, by reason.
     pub undecodable: HashMap<DecodeError, u64>,
-    /// Records of a generation of rules that is no longer known.
+    /// Matches of rules that are no longer known.
     pub unknown_generation: u64,
     /// Matches of a rule that were none after all.
     pub refused: HashMap<(String, Refusal), u64>,
@@ -83,8 +83,9 @@ impl<O: Outside> Pipeline<O> {
         };
         let mut found = self.follow_session(&record, &rules, read_at);
         for number in &record.rules {
-            if let Some(rule) = rules.set.rules.get(usize::from(*number)) {
-                found.extend(self.match_rule(rule, &record, read_at));
+            match rules.rule(*number) {
+                Some(rule) => found.extend(self.match_rule(rule, &record, read_at)),
+                None => self.counts.unknown_generation += 1,
             }
         }
         self.count_detections(&found);
@@ -102,6 +103,31 @@ impl<O: Outside> Pipeline<O> {
             ended.extend(self.sessions.end_all(gone, kernel));
         }
         self.end_sessions(ended, now)
+    }
+
+    /// From here on, remembers which sessions change, for [`Self::changed_sessions`].
+    pub fn track_sessions(&mut self) {
+        self.sessions.track_changes();
+    }
+
+    /// The sessions that changed since the last time: what the next agent is to know of them.
+    pub fn changed_sessions(&mut self) -> Vec<(SessionKey, Option<SessionNote>)> {
+        self.sessions.take_changed()
+    }
+
+    /// Takes over sessions that another agent opened and told of; gives those whose application the
+    /// rules of today do not have.
+    pub fn adopt(&mut self, notes: &[(SessionKey, SessionNote)]) -> Vec<SessionKey> {
+        let rules = self.rules.newest();
+        let mut unknown = Vec::new();
+        for (key, note) in notes {
+            let application = rules.as_ref().and_then(|it| it.applications.get(&key.application));
+            match application {
+                Some(application) => self.sessions.adopt(key, note, application.clone()),
+                None => unknown.push(*key),
+            }
+        }
+        unknown
     }
 
     /// Ends every session, because the agent stops.
@@ -205,9 +231,7 @@ impl<O: Outside> Pipeline<O> {
             }
         };
         let session = record.session_start_ns.map(|start_ns| {
-            if let Some(session) = self.sessions.get_mut(&record.session, start_ns) {
-                session.detections += 1;
-            }
+            self.sessions.detected(&record.session, start_ns);
             // Also of a session that has ended meanwhile.
             (self.sessions.id(record.flow.ue_ip, &rule.application, start_ns), start_ns)
         });

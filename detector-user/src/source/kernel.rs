@@ -12,7 +12,26 @@ use super::{
     object::{self, NotBuilt},
     rule_maps::RuleMaps,
     session_map::SessionMap,
+    session_notes::SessionNotes,
 };
+use crate::pin::PinDirectory;
+
+/// The maps that are pinned, where pins are kept. The others hold nothing that outlives a packet.
+pub const PINNED_MAPS: [&str; 13] = [
+    "ACTIVE",
+    "APPLICATIONS",
+    "BUCKETS",
+    "EVENTS",
+    "FLOWS",
+    "GENERATIONS",
+    "PACKET_COUNTERS",
+    "PORTS",
+    "ROWS",
+    "RULES",
+    "RULE_COUNTS",
+    "SESSIONS",
+    "SUPPRESSIONS",
+];
 
 /// Sizes of what the kernel side remembers, fixed when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +95,8 @@ pub struct Kernel {
     pub counters: PacketCounters,
     /// The ring buffer.
     pub ring: RingBuf<MapData>,
+    /// What the next agent is to know of open sessions, where pins are kept.
+    pub notes: Option<SessionNotes>,
     /// Log lines of programs that were built with the feature `log`; the shipped ones write none.
     pub log: Option<KernelLog>,
 }
@@ -89,14 +110,26 @@ impl Kernel {
     /// # Errors
     /// Without privileges, on a kernel before 5.8, or when the object was not built.
     pub fn load(limits: KernelLimits) -> Result<Self, LoadError> {
-        Self::load_object(object::embedded()?, limits)
+        Self::load_object(object::embedded()?, limits, None)
+    }
+
+    /// The same over pinned maps: those that another agent left, or new ones.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_pinned(limits: KernelLimits, pins: &PinDirectory) -> Result<Self, LoadError> {
+        Self::load_object(object::embedded()?, limits, Some(pins))
     }
 
     /// Loads an object.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_object(object: &[u8], limits: KernelLimits) -> Result<Self, LoadError> {
+    pub fn load_object(
+        object: &[u8],
+        limits: KernelLimits,
+        pins: Option<&PinDirectory>,
+    ) -> Result<Self, LoadError> {
         let coarse_clock = u8::from(has_coarse_clock());
         let mut loader = EbpfLoader::new();
         loader
@@ -108,8 +141,15 @@ impl Kernel {
         if let Some(holdoff) = limits.wake_holdoff_ns.as_ref() {
             loader.override_global("WAKE_HOLDOFF", holdoff, true);
         }
+        if let Some(pins) = pins {
+            for name in PINNED_MAPS {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
         let mut ebpf = loader.load(object).map_err(refused)?;
+        let notes = pins.map(|pins| SessionNotes::open(pins, limits.sessions)).transpose()?;
         Ok(Self {
+            notes,
             rules: RuleMaps::take(&mut ebpf)?,
             sessions: SessionMap::take(&mut ebpf)?,
             counters: PacketCounters::take(&mut ebpf)?,

@@ -5,4 +5,5 @@ pub mod object;
 pub mod ring;
 pub mod rule_maps;
 pub mod session_map;
+pub mod session_notes;
 pub mod software;

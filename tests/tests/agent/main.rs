@@ -3,6 +3,7 @@
 
 mod bed;
 mod delivery;
+mod pinned;
 mod pressure;
 mod reload;
 mod sessions;

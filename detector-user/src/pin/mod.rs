@@ -1,0 +1,19 @@
+//! What outlives the agent: its attachments, its tables and the ring buffer, pinned in a BPF file
+//! system, so that an agent that is killed, updated or restarted misses no packet. The next agent
+//! takes over what it finds.
+//!
+//! ```text
+//! /sys/fs/bpf/detector/                          root only; locked by the agent that uses it
+//!   layout-<hash>-<sessions>-<flows>-<ring>/     maps: EVENTS, SESSIONS, RULES ...
+//!   links/<network namespace>-<device>-<hook>    attachments
+//! ```
+//!
+//! The name of the maps' directory says how their bytes are to be read ([`layout`]). Maps under
+//! another name are never read: the agent makes its own, puts its programs in the place of the old
+//! ones, link by link and each in one step, and removes the old maps.
+
+mod directory;
+pub mod layout;
+
+pub(crate) use directory::remove_directory;
+pub use directory::{DEFAULT_PATH, PinDirectory, PinError, Removed, remove_all};

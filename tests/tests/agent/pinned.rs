@@ -1,0 +1,235 @@
+//! What happens to packets while no agent lives, where pins are kept.
+
+use std::{path::Path, process::Command};
+
+use aya::maps::{HashMap, MapData};
+use nix::sys::signal::Signal;
+use testbed::{agent::binary, bpffs::BpfFs, need_root};
+
+use crate::bed::{
+    Bed, LIMIT, SINK, UE, UE6, config_with, eventually, ids, metric, rule_count, rule_text,
+    rules_with, settled, status,
+};
+
+const BUY_RULE: &str = "match: {http: {method: POST, path: /api/buttons/buy}}";
+
+/// A bed whose agent keeps its pins.
+fn pinned(pins: &Path, more: &str) -> Bed {
+    let bed = Bed::new();
+    write_config(&bed, pins, more);
+    let session_rules = [("came", "started"), ("left", "ended")]
+        .map(|(name, what)| rule_text(name, &format!("match: {{session: {what}}}")));
+    let rules = rules_with(BUY_RULE, "{idle: 60s, linger: 300ms}");
+    bed.write("rules.yaml", &(rules + &session_rules.concat()));
+    bed
+}
+
+fn write_config(bed: &Bed, pins: &Path, more: &str) {
+    let pin = format!("pin: {{path: {}}}", pins.display());
+    let rest = format!("sink: {{url: 'http://{SINK}/'}}\n  {pin}\n  {more}");
+    bed.write("config.yaml", &config_with("{name: n6}", &rest));
+}
+
+/// The XDP program on `n6`, by number.
+fn program(bed: &Bed) -> Option<u32> {
+    let described = bed.describe("n6");
+    let (_, rest) = described.split_once("prog/xdp id ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// `detector detach`, where the agent runs.
+fn detach(bed: &Bed, pins: &Path) -> (Option<i32>, String) {
+    let mut command: Command = bed.dn.command(binary("detector").expect("`cargo xtask build`"));
+    let output = command.arg("detach").arg(pins).output().expect("it runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn what_passes_while_no_agent_lives_is_delivered_by_the_next_one() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let bed = pinned(&bpffs.path("detector"), "");
+    let receiver = bed.receiver();
+    let mut agent = bed.start();
+    let mut user = bed.user(UE);
+    user.post("/api/buttons/buy", "{}").expect("answer");
+    settled(&agent, "delivered", 2);
+    agent.signal(Signal::SIGKILL).expect("signal");
+    agent.wait(LIMIT).expect("killed");
+    let killed = program(&bed).expect("still attached");
+
+    for _ in 0..3 {
+        user.post("/api/buttons/buy", "{}").expect("answer");
+    }
+    bed.buy(UE6);
+    let mut agent = bed.start();
+    // Three of one user; the other came, and bought. It left when the next agent had read so.
+    receiver.wait_for(8, LIMIT).expect("all of them");
+    assert_ne!(program(&bed).expect("attached"), killed, "the new agent's own program");
+    assert_eq!(rule_count(&agent, "buy-click", "matched"), 5, "counts go on too");
+    drop(user);
+    let requests = receiver.wait_for(9, LIMIT).expect("and the first user's end");
+    let of = |rule: &str, ue: &str| {
+        let of = |it: &&testbed::receiver::Recorded| {
+            it.header("ce-rule") == rule && it.header("ce-ueip") == ue
+        };
+        requests.iter().filter(of).collect::<Vec<_>>()
+    };
+    for (rule, ue, count) in [
+        ("came", UE, 1),
+        ("buy-click", UE, 4),
+        ("left", UE, 1),
+        ("came", UE6, 1),
+        ("buy-click", UE6, 1),
+        ("left", UE6, 1),
+    ] {
+        assert_eq!(of(rule, ue).len(), count, "{rule} {ue}");
+    }
+    let mut distinct = ids(&requests);
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), requests.len(), "each once");
+    // One session from before the kill to after it.
+    let left = of("left", UE)[0];
+    assert!(
+        requests
+            .iter()
+            .filter(|it| it.header("ce-ueip") == UE)
+            .all(|it| { it.header("ce-sessionid") == left.header("ce-sessionid") })
+    );
+    assert_eq!(left.json()["session"]["detections"], 4, "{}", left.json());
+    assert_eq!(metric(&agent, "detector_stale_records_total", &[]), 0.0);
+    agent.must_run().expect("running");
+}
+
+#[test]
+fn no_packet_is_missed_while_agents_are_killed_and_stopped_and_started() {
+    const PRESSES: usize = 40;
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let bed = pinned(&bpffs.path("detector"), "");
+    bed.write("rules.yaml", &rules_with(BUY_RULE, "{}"));
+    let receiver = bed.receiver();
+    let mut pressed = 0;
+    let mut user = None;
+    for round in 0..3 {
+        let mut agent = bed.spawn();
+        // Presses fall before, while and after it takes over; the first agent must have attached.
+        if round == 0 {
+            agent.wait_until_ready(LIMIT).expect("ready");
+        }
+        let user = user.get_or_insert_with(|| bed.user(UE));
+        for _ in 0..PRESSES {
+            user.post("/api/buttons/buy", "{}").expect("answer");
+            pressed += 1;
+        }
+        agent.wait_until_ready(LIMIT).expect("ready");
+        for _ in 0..PRESSES {
+            user.post("/api/buttons/buy", "{}").expect("answer");
+            pressed += 1;
+        }
+        // What is in memory only dies with a SIGKILL: here it has been delivered.
+        receiver.wait_for(pressed, LIMIT).expect("delivered");
+        if round % 2 == 0 {
+            agent.signal(Signal::SIGKILL).expect("signal");
+            agent.wait(LIMIT).expect("killed");
+        } else {
+            assert!(agent.terminate(LIMIT).expect("it ends").success());
+        }
+        assert!(program(&bed).is_some(), "stays attached");
+    }
+    let requests = receiver.recorded();
+    assert_eq!(requests.len(), pressed, "each once");
+    let mut distinct = ids(&requests);
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), pressed);
+}
+
+#[test]
+fn detach_waits_for_the_agent_s_end_and_then_leaves_nothing() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let pins = bpffs.path("detector");
+    let bed = pinned(&pins, "");
+    let _receiver = bed.receiver();
+    let mut agent = bed.start();
+    let (code, said) = detach(&bed, &pins);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("another agent uses") && said.contains("stop it"), "{said}");
+    assert!(agent.terminate(LIMIT).expect("it ends").success());
+    assert!(program(&bed).is_some(), "stays attached after SIGTERM");
+
+    let (code, said) = detach(&bed, &pins);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("2 attachments and 14 tables removed"), "{said}");
+    assert!(!pins.exists());
+    // The kernel lets go of a link's program a moment after its last reference.
+    eventually("detached", || program(&bed).is_none());
+    let (code, said) = detach(&bed, &pins);
+    assert_eq!((code, said.trim_end().ends_with("detector")), (Some(0), true), "{said}");
+}
+
+#[test]
+fn tables_of_another_layout_are_replaced_and_never_read() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let pins = bpffs.path("detector");
+    let bed = pinned(&pins, "");
+    let receiver = bed.receiver();
+    let mut agent = bed.start();
+    agent.signal(Signal::SIGKILL).expect("signal");
+    agent.wait(LIMIT).expect("killed");
+    let before = program(&bed).expect("attached");
+    bed.buy(UE);
+    // And one that no version of Detector ever wrote.
+    let foreign = pins.join("layout-0123456789abcdef-1-1-1");
+    std::fs::create_dir(&foreign).expect("directory");
+    let map: HashMap<MapData, u32, u32> = HashMap::create(1, 0).expect("a map");
+    map.pin(foreign.join("EVENTS")).expect("pinned");
+
+    write_config(&bed, &pins, "limits: {ringBytes: 64Ki}");
+    let agent = bed.start();
+    agent
+        .wait_for_line(LIMIT, |line| line.contains("records that no agent had read are lost"))
+        .expect("said");
+    assert_ne!(program(&bed).expect("attached"), before);
+    assert!(!foreign.exists());
+    let layouts = std::fs::read_dir(&pins).expect("pins").flatten();
+    let layouts = layouts.filter(|it| it.file_name().to_string_lossy().starts_with("layout-"));
+    assert_eq!(layouts.count(), 1);
+    bed.buy(UE);
+    settled(&agent, "delivered", 2);
+    // The lost one was of the old ring; the new session's start and the new press are there.
+    assert_eq!(rule_count(&agent, "buy-click", "matched"), 1);
+    assert!(receiver.recorded().len() >= 2);
+}
+
+#[test]
+fn attachments_that_the_config_no_longer_names_are_detached_at_the_next_start() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let pins = bpffs.path("detector");
+    let bed = pinned(&pins, "");
+    let _receiver = bed.receiver();
+    bed.start().signal(Signal::SIGKILL).expect("signal");
+    assert!(program(&bed).is_some());
+    let pin = format!("sink: {{stdout: {{}}}}\n  pin: {{path: {}}}", pins.display());
+    bed.write("config.yaml", &config_with("{name: n6, hook: tc, directions: receive}", &pin));
+    let agent = bed.start();
+    assert_eq!(status(&agent)["devices"][0]["hook"], "tc-ingress");
+    eventually("XDP is off", || program(&bed).is_none());
+    let links = std::fs::read_dir(pins.join("links")).expect("links");
+    assert_eq!(links.count(), 1);
+}
+
+#[test]
+fn without_a_bpf_file_system_the_message_says_how_to_get_one() {
+    need_root!();
+    let bed = Bed::new();
+    let pins = bed.path("pins");
+    write_config(&bed, &pins, "");
+    let said = crate::bed::refusal(bed.spawn());
+    assert!(said.contains("mount -t bpf bpf /sys/fs/bpf"), "{said}");
+}
