@@ -72,7 +72,8 @@ impl OpenSession {
             has_qfi: u8::from(qfi.is_some()),
             qfi: qfi.unwrap_or(0),
             quiet: u8::from(self.quiet),
-            reserved: [0; 3],
+            message_type: self.tunnel.map_or(0, |tunnel| tunnel.message_type),
+            vlan: self.vlan.unwrap_or(0),
         }
     }
 }
@@ -220,6 +221,7 @@ impl SessionTable {
             ifindex: note.ifindex,
             flow,
             tunnel: note.tunnel(),
+            vlan: (note.vlan != 0).then_some(note.vlan),
             detections: note.detections,
             seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
             quiet: note.quiet == 1,

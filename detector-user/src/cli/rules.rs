@@ -156,9 +156,9 @@ impl<'a> Report<'a> {
 #[schemars(untagged, title = "Detector document")]
 #[expect(dead_code, reason = "it is never made; only its schema is used")]
 enum AnyDocument {
-    Application(ApplicationDocument),
-    Rule(RuleDocument),
-    Config(ConfigDocument),
+    Application(Box<ApplicationDocument>),
+    Rule(Box<RuleDocument>),
+    Config(Box<ConfigDocument>),
 }
 
 fn schema(kind: Option<Kind>) -> Schema {

@@ -42,8 +42,10 @@ pub struct SessionNote {
     pub qfi: u8,
     /// 1 when its last TCP connection was closed.
     pub quiet: u8,
-    /// Always 0.
-    pub reserved: [u8; 3],
+    /// GTP-U message type.
+    pub message_type: u8,
+    /// The VLAN it came in; 0 for none.
+    pub vlan: u16,
 }
 
 impl SessionNote {
@@ -55,7 +57,11 @@ impl SessionNote {
     /// The tunnel, if it came in one.
     pub fn tunnel(&self) -> Option<Tunnel> {
         let qfi = (self.has_qfi == 1).then_some(self.qfi);
-        (self.has_tunnel == 1).then_some(Tunnel { teid: self.teid, qfi })
+        (self.has_tunnel == 1).then_some(Tunnel {
+            teid: self.teid,
+            message_type: self.message_type,
+            qfi,
+        })
     }
 }
 
