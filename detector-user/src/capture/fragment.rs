@@ -62,11 +62,14 @@ impl Fragments {
             return None;
         }
         let datagram = self.waiting.remove(&group)?;
-        self.order.retain(|waiting| *waiting != group);
         Some(datagram.bytes)
     }
 
     fn make_room(&mut self) {
+        // Those that became whole are still in the order.
+        if self.order.len() >= 2 * MAX_WAITING {
+            self.order.retain(|group| self.waiting.contains_key(group));
+        }
         while self.waiting.len() >= MAX_WAITING {
             let Some(oldest) = self.order.pop_front() else { return };
             if self.waiting.remove(&oldest).is_some() {

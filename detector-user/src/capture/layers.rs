@@ -15,7 +15,7 @@ use super::{
     bytes::{array_at, u8_at, u16_at},
     file::Frame,
     fragment::{Fragments, Group},
-    link::Content,
+    link::{Content, wireless},
 };
 use crate::flow::{Endpoint, Segment, Stamp, Transport as Kind};
 
@@ -81,6 +81,8 @@ pub(super) struct Descent<'s> {
     stamp: Stamp,
     found: &'s mut dyn FnMut(&Segment<'_>),
     depth: usize,
+    /// Inside an ICMP error.
+    quoted: bool,
 }
 
 /// `None` when a header is cut off or not what it should be: there is nothing below.
@@ -92,19 +94,31 @@ impl Layers {
         let stamp = Stamp { time_ns: frame.time_ns, frame: frame.number };
         let view =
             View { bytes: frame.bytes, wire: (frame.length as usize).max(frame.bytes.len()) };
-        let mut descent = Descent { fragments: &mut self.fragments, stamp, found, depth: 0 };
-        let _ends_somewhere = match frame.link.content(frame.bytes) {
-            Content::Ethernet(part) => descent.ethernet(view.at(part)),
-            Content::EtherType(kind, part) => descent.ether_type(kind, view.at(part)),
-            Content::Ip(part) => descent.ip(view.at(part)),
-            Content::Ppp(part) => descent.ppp(view.at(part)),
-            Content::Llc(part) => descent.llc(view.at(part)),
-            Content::Other => None,
-        };
+        let mut descent =
+            Descent { fragments: &mut self.fragments, stamp, found, depth: 0, quoted: false };
+        let _ends_somewhere = descent.content(frame.link.content(frame.bytes), view);
     }
 }
 
 impl Descent<'_> {
+    /// What a link-layer header led to.
+    fn content(&mut self, content: Content<'_>, view: View<'_>) -> Down {
+        match content {
+            Content::Ethernet(part) => self.ethernet(view.at(part)),
+            Content::EtherType(kind, part) => self.ether_type(kind, view.at(part)),
+            Content::Ip(part) => self.ip(view.at(part)),
+            Content::Ppp(part) => self.ppp(view.at(part)),
+            Content::Llc(part) => self.llc(view.at(part)),
+            Content::Other => None,
+        }
+    }
+
+    /// An IEEE 802.11 frame.
+    pub(super) fn wireless(&mut self, view: View<'_>) -> Down {
+        let content = wireless(view.bytes)?;
+        self.deeper(|this| this.content(content, view))
+    }
+
     /// One layer deeper, if that is not too deep.
     fn deeper(&mut self, next: impl FnOnce(&mut Self) -> Down) -> Down {
         if self.depth == MAX_DEPTH {
@@ -321,9 +335,21 @@ impl Descent<'_> {
             protocol::ETHERIP => self.deeper(|this| this.ethernet(view.skip(2)?)),
             protocol::ETHERNET => self.deeper(|this| this.ethernet(view)),
             protocol::MPLS => self.mpls(view),
-            protocol::ICMP | protocol::ICMPV6 => None,
+            protocol::ICMP => self.icmp(view, &[3, 4, 5, 11, 12]),
+            protocol::ICMPV6 => self.icmp(view, &[1, 2, 3, 4]),
             _ => None,
         }
+    }
+
+    /// An ICMP error quotes the packet that caused it (RFC 792; RFC 4443 section 2.4).
+    fn icmp(&mut self, view: View<'_>, errors: &[u8]) -> Down {
+        if self.quoted || !errors.contains(&u8_at(view.bytes, 0)?) {
+            return None;
+        }
+        self.quoted = true;
+        let down = view.skip(8).and_then(|quote| self.ip(quote));
+        self.quoted = false;
+        down
     }
 
     fn tcp(&mut self, ends: [Address; 2], view: View<'_>) -> Down {
@@ -367,6 +393,7 @@ impl Descent<'_> {
             transport: kind,
             payload: payload.bytes,
             length: payload.wire as u32,
+            quoted: self.quoted,
             stamp: self.stamp,
         });
         Some(())

@@ -51,6 +51,7 @@ impl LinkType {
                 | 119
                 | 127
                 | 138
+                | 149
                 | 163
                 | 192
                 | 228
@@ -104,6 +105,15 @@ impl LinkType {
             }
             // AVS: its length in network order.
             163 => wireless(frame.get(u32_at(frame, 4)? as usize..)?)?,
+            // PKTAP (macOS; 149 before it had a number): length and link type, little-endian.
+            149 | 258 => {
+                let length = u32_at(frame, 0)?.swap_bytes() as usize;
+                let inner = Self(u32_at(frame, 8)?.swap_bytes() as u16);
+                if matches!(inner.0, 149 | 192 | 258) {
+                    return None;
+                }
+                inner.read(frame.get(length..)?)?
+            }
             192 => per_packet_information(frame)?,
             239 => netfilter_log(frame)?,
             _ => Content::Other,
@@ -164,7 +174,7 @@ fn token_ring_header(frame: &[u8]) -> Option<usize> {
 }
 
 /// An IEEE 802.11 data frame that is not encrypted: LLC behind its header.
-fn wireless(frame: &[u8]) -> Option<Content<'_>> {
+pub(super) fn wireless(frame: &[u8]) -> Option<Content<'_>> {
     let [control, flags] = super::bytes::array_at::<2>(frame, 0)?;
     let (kind, subtype) = (control >> 2 & 3, control >> 4);
     const PROTECTED: u8 = 0x40;
@@ -188,7 +198,7 @@ fn wireless(frame: &[u8]) -> Option<Content<'_>> {
 fn per_packet_information(frame: &[u8]) -> Option<Content<'_>> {
     let length = usize::from(u16_at(frame, 2)?.swap_bytes());
     let link = LinkType(u32_at(frame, 4)?.swap_bytes() as u16);
-    if link.0 == 192 {
+    if matches!(link.0, 149 | 192 | 258) {
         return None;
     }
     link.read(frame.get(length..)?)

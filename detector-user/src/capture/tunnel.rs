@@ -20,6 +20,7 @@ impl Descent<'_> {
                 // LISP data (RFC 9300): flags, nonce, instance.
                 4341 => self.ip(view.skip(8)?),
                 4754 => self.gre(view),
+                5072 => self.ayiya(view),
                 6635 => self.mpls(view),
                 _ => continue,
             };
@@ -52,6 +53,8 @@ impl Descent<'_> {
                 let direct = u8_at(rest.bytes, 0)? >> 4 == 4;
                 self.ip(if direct { rest } else { rest.skip(4)? })
             }
+            // Aruba's access points send IEEE 802.11 frames.
+            0x8200..=0x83f0 if kind & 0xf == 0 => self.wireless(rest),
             kind => self.ether_type(kind, rest),
         }
     }
@@ -127,6 +130,17 @@ impl Descent<'_> {
             return None;
         }
         self.ip(rest)
+    }
+
+    /// AYIYA (draft-massar-v6ops-ayiya): identity and signature of lengths that the header says.
+    fn ayiya(&mut self, view: View<'_>) -> Down {
+        let [lengths, signature, _, next] = array_at::<4>(view.bytes, 0)?;
+        let identity = 1_usize << (lengths >> 4);
+        let rest = view.skip(8 + identity + usize::from(signature >> 4) * 4)?;
+        match next {
+            4 | 41 => self.ip(rest),
+            _ => None,
+        }
     }
 
     /// L2TP version 2 (RFC 2661 section 3.1), data messages: PPP.

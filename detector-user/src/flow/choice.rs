@@ -34,7 +34,8 @@ pub(super) fn expected(ends: [Endpoint; 2]) -> Option<Protocol> {
 
 const fn of_port(port: u16) -> Option<Protocol> {
     match port {
-        53 => Some(Protocol::Dns),
+        // 5353: mDNS is over UDP; over TCP it is DNS to a resolver of one's own.
+        53 | 5353 => Some(Protocol::Dns),
         80 | 1900 | 2710 | 2869 | 3128 | 3132 | 5985 | 8080 | 8088 | 11371 => Some(Protocol::Http1),
         443 => Some(Protocol::Tls),
         1883 => Some(Protocol::Mqtt),

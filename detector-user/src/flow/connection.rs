@@ -3,7 +3,7 @@
 use detector_common::wire::tcp_flag;
 
 use super::{
-    Key, Output, Segment, Transport,
+    Key, Limits, Output, Segment, Transport,
     choice::{Protocol, expected},
     half::{Context, Half},
     order::Order,
@@ -73,7 +73,7 @@ impl Connection {
         &mut self,
         segment: &Segment<'_>,
         forth: bool,
-        limit: Option<u64>,
+        limits: Limits,
         output: &mut Output<'_>,
     ) {
         let Transport::Tcp { sequence, acknowledgement, flags } = segment.transport else { return };
@@ -87,13 +87,13 @@ impl Connection {
         }
         if flags & tcp_flag::ACK != 0 {
             let back = !forth;
-            let (order, half, mut context) = self.parts(back, limit, output);
+            let (order, half, mut context) = self.parts(back, limits, output);
             order.acknowledge(acknowledgement, &mut |piece| half.piece(piece, &mut context));
         }
         if segment.length == 0 {
             return;
         }
-        let (order, half, mut context) = self.parts(forth, limit, output);
+        let (order, half, mut context) = self.parts(forth, limits, output);
         let unwanted = half.unwanted();
         let mut give = |piece: super::order::Piece<'_>| half.piece(piece, &mut context);
         order.segment(
@@ -118,10 +118,11 @@ impl Connection {
     }
 
     /// Nothing more will come.
-    pub(super) fn finish(&mut self, limit: Option<u64>, output: &mut Output<'_>) {
+    pub(super) fn finish(&mut self, limits: Limits, output: &mut Output<'_>) {
         for forth in [true, false] {
-            let (order, half, mut context) = self.parts(forth, limit, output);
+            let (order, half, mut context) = self.parts(forth, limits, output);
             order.finish(&mut |piece| half.piece(piece, &mut context));
+            half.finish(&mut context);
         }
     }
 
@@ -129,15 +130,21 @@ impl Connection {
     fn parts<'c, 'o>(
         &'c mut self,
         forth: bool,
-        limit: Option<u64>,
+        limits: Limits,
         output: &'c mut Output<'o>,
     ) -> (&'c mut Order, &'c mut Half, Context<'c, 'o>) {
         let place = usize::from(!forth);
         let [first, second] = self.key.0;
         let ends = if forth { [first, second] } else { [second, first] };
         let way = if forth { Way::Forth } else { Way::Back };
-        let context =
-            Context { ends, way, expected: self.expected, shared: &mut self.shared, limit, output };
+        let context = Context {
+            ends,
+            way,
+            expected: self.expected,
+            shared: &mut self.shared,
+            limits,
+            output,
+        };
         (&mut self.orders[place], &mut self.halves[place], context)
     }
 }

@@ -7,6 +7,8 @@ use crate::l7::{Fact, coap, dns, quic};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Dns,
+    /// It looks like DNS, on a port that says nothing.
+    GuessedDns,
     Coap,
     Quic,
 }
@@ -28,7 +30,21 @@ pub(super) fn recognize(segment: &Segment<'_>) -> Option<Kind> {
             _ => {}
         }
     }
-    quic::looks_like(segment.payload).then_some(Kind::Quic)
+    if quic::looks_like(segment.payload) {
+        return Some(Kind::Quic);
+    }
+    let guess = !ports.iter().any(|port| is_anothers(*port)) && dns::looks_like(segment.payload);
+    guess.then_some(Kind::GuessedDns)
+}
+
+/// Ports of protocols that a guess for DNS must not take: they look alike (mDNS, LLMNR, NetBIOS), or
+/// could by chance.
+const fn is_anothers(port: u16) -> bool {
+    matches!(
+        port,
+        67..=69 | 88 | 111 | 123 | 137..=139 | 161 | 162 | 389 | 427 | 500 | 514 | 520 | 546 | 547
+            | 1645 | 1646 | 1812 | 1813 | 1900 | 2123 | 2152 | 3478 | 4500 | 5060 | 5353 | 5355
+    )
 }
 
 impl Kind {
@@ -36,6 +52,11 @@ impl Kind {
     pub(super) fn stateless(self, segment: &Segment<'_>) -> Option<Vec<Fact>> {
         match self {
             Self::Dns => Some(dns::message(segment.payload).map(Fact::Dns).into_iter().collect()),
+            Self::GuessedDns => {
+                let message = dns::message(segment.payload);
+                let message = message.filter(|message| !message.questions.is_empty());
+                Some(message.map(Fact::Dns).into_iter().collect())
+            }
             Self::Coap | Self::Quic => None,
         }
     }
@@ -45,7 +66,7 @@ impl Datagrams {
     /// What the datagram says.
     pub(super) fn datagram(&mut self, kind: Kind, segment: &Segment<'_>) -> Vec<Fact> {
         match kind {
-            Kind::Dns => Vec::new(),
+            Kind::Dns | Kind::GuessedDns => Vec::new(),
             Kind::Coap => {
                 let exchanges = self.coap.get_or_insert_default();
                 exchanges.datagram(segment.payload).map(Fact::Coap).into_iter().collect()

@@ -2,7 +2,7 @@
 //! it speaks.
 
 use super::{
-    Endpoint, Found, Output, Stamp,
+    Endpoint, Found, Limits, Output, Stamp,
     choice::{Choice, Protocol, choose},
     connection::Shared,
     order::Piece,
@@ -25,6 +25,8 @@ pub(super) struct Half {
     /// The packet that came last.
     last: Stamp,
     left_alone: bool,
+    /// What a message said whose body is still to come, and the packet that said it.
+    held: Vec<(Fact, Stamp)>,
 }
 
 /// What reads the bytes.
@@ -116,7 +118,7 @@ pub(super) struct Context<'c, 'o> {
     pub(super) way: Way,
     pub(super) expected: Option<Protocol>,
     pub(super) shared: &'c mut Shared,
-    pub(super) limit: Option<u64>,
+    pub(super) limits: Limits,
     pub(super) output: &'c mut Output<'o>,
 }
 
@@ -148,22 +150,30 @@ impl Half {
                 if let Some(fact) = self.reader.cut(context.shared, &buffer) {
                     context.found(fact, self.last);
                 }
-                self.gap(length);
+                self.gap(length, context);
             }
             Piece::Gap(length) => {
                 context.output.counts.gaps += length.saturating_sub(self.skip);
-                self.gap(length);
+                self.gap(length, context);
             }
+        }
+    }
+
+    /// Nothing more will come: a message counts, though its body is not whole.
+    pub(super) fn finish(&mut self, context: &mut Context<'_, '_>) {
+        for (fact, stamp) in self.held.drain(..) {
+            context.found(fact, stamp);
         }
     }
 
     /// Bytes are missing. Inside what is passed over that is no matter; elsewhere the next segment
     /// is taken for the beginning of a message, if it looks like one.
-    fn gap(&mut self, length: u64) {
+    fn gap(&mut self, length: u64, context: &mut Context<'_, '_>) {
         if length <= self.skip {
             self.skip -= length;
             return;
         }
+        self.finish(context);
         self.skip = 0;
         self.buffer = Vec::new();
         self.reader = Reader::Undecided;
@@ -175,6 +185,11 @@ impl Half {
         }
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
+        if self.skip == 0 {
+            for (fact, _) in self.held.drain(..) {
+                context.found(fact, stamp);
+            }
+        }
         let bytes = &bytes[skipped as usize..];
         if bytes.is_empty() {
             return;
@@ -194,7 +209,7 @@ impl Half {
                 self.buffer = buffer;
             }
         }
-        if context.limit.is_some_and(|limit| self.read >= limit) {
+        if context.limits.stream.is_some_and(|limit| self.read >= limit) {
             context.output.counts.left_alone += 1;
             self.left_alone = true;
             self.buffer = Vec::new();
@@ -246,8 +261,13 @@ impl Half {
         match self.reader.step(context.shared, context.way, rest) {
             Step::More => Progress::Wait,
             Step::Took { consumed, facts } if consumed > 0 => {
+                let held = consumed > rest.len() as u64 && context.limits.whole_bodies;
                 for fact in facts {
-                    context.found(fact, self.last);
+                    if held {
+                        self.held.push((fact, self.last));
+                    } else {
+                        context.found(fact, self.last);
+                    }
                 }
                 if self.reader.switched() {
                     self.reader = Reader::Undecided;

@@ -72,6 +72,8 @@ pub struct Segment<'a> {
     pub payload: &'a [u8],
     /// Payload bytes on the wire.
     pub length: u32,
+    /// It did not pass: an ICMP error quotes its beginning.
+    pub quoted: bool,
     /// When it passed.
     pub stamp: Stamp,
 }
@@ -89,6 +91,13 @@ pub struct Found {
     pub stamp: Stamp,
 }
 
+impl Found {
+    /// Whether one of the ports is this one.
+    pub fn is_on(&self, port: u16) -> bool {
+        self.source.port == port || self.destination.port == port
+    }
+}
+
 /// How much is remembered.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -100,15 +109,27 @@ pub struct Limits {
     pub stream: Option<u64>,
     /// A flow that was silent for longer is a new one.
     pub idle_ns: u64,
+    /// A message counts once its body (of known length) is there too, as dissectors have it.
+    pub whole_bodies: bool,
 }
 
 impl Limits {
     /// For a rule's first look at live flows.
-    pub const LIVE: Self =
-        Self { flows: 65_536, waiting: 64 << 20, stream: Some(16 << 10), idle_ns: 60_000_000_000 };
+    pub const LIVE: Self = Self {
+        flows: 65_536,
+        waiting: 64 << 20,
+        stream: Some(16 << 10),
+        idle_ns: 60_000_000_000,
+        whole_bodies: false,
+    };
     /// For every fact of a capture.
-    pub const CAPTURE: Self =
-        Self { flows: 262_144, waiting: 256 << 20, stream: None, idle_ns: u64::MAX };
+    pub const CAPTURE: Self = Self {
+        flows: 262_144,
+        waiting: 256 << 20,
+        stream: None,
+        idle_ns: u64::MAX,
+        whole_bodies: true,
+    };
 }
 
 /// What was not read, and why.
@@ -169,6 +190,7 @@ impl Flows {
     /// Takes the next packet in, and appends what it completes to `facts`.
     pub fn packet(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
         match segment.transport {
+            Transport::Tcp { .. } if segment.quoted => self.quoted(segment, facts),
             Transport::Tcp { .. } => self.tcp(segment, facts),
             Transport::Udp => self.udp(segment, facts),
         }
@@ -185,12 +207,20 @@ impl Flows {
         let connection = self.connections.entry(key, now, limits.idle_ns, Connection::new);
         let before = connection.waiting();
         let mut output = Output { facts, counts: &mut self.counts };
-        connection.segment(segment, forth, limits.stream, &mut output);
+        connection.segment(segment, forth, limits, &mut output);
         self.waiting = self.waiting + connection.waiting() - before;
         while self.waiting > limits.waiting {
             let Some(oldest) = self.connections.evict() else { break };
             self.waiting -= oldest.waiting();
         }
+    }
+
+    /// A quoted segment is read by itself, and is no part of its connection's stream.
+    fn quoted(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
+        let (key, forth) = key_of(segment);
+        let cut = Segment { length: segment.payload.len() as u32 + 1, ..*segment };
+        let mut output = Output { facts, counts: &mut self.counts };
+        Connection::new(key).segment(&cut, forth, self.limits, &mut output);
     }
 
     fn udp(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
@@ -217,7 +247,7 @@ impl Flows {
     pub fn finish(&mut self, facts: &mut Vec<Found>) {
         let mut output = Output { facts, counts: &mut self.counts };
         for connection in self.connections.iter_mut() {
-            connection.finish(self.limits.stream, &mut output);
+            connection.finish(self.limits, &mut output);
         }
     }
 }

@@ -43,6 +43,7 @@ impl Wire {
             transport: Transport::Tcp { sequence, acknowledgement: ack.unwrap_or(0), flags },
             payload,
             length,
+            quoted: false,
             stamp: Stamp { time_ns: self.frame, frame: self.frame },
         };
         self.flows.packet(&segment, &mut self.facts);
@@ -137,7 +138,8 @@ fn a_gap_inside_a_body_does_not_matter() {
     let at = 1 + head.len() as u32;
     wire.up(at + 900, &[b'x'; 100]);
     wire.up(at + 1000, REQUEST);
-    assert_eq!(wire.facts.len(), 2);
+    let found = wire.finish();
+    assert_eq!(found, [(2, "/a".into()), (3, "/a".into())]);
 }
 
 #[test]
@@ -178,6 +180,7 @@ fn too_many_flows_evict_the_oldest_and_count_it() {
             transport: Transport::Tcp { sequence: 1, acknowledgement: 0, flags: 0 },
             payload: b"GET ",
             length: 4,
+            quoted: false,
             stamp: Stamp { time_ns: port.into(), frame: port.into() },
         };
         flows.packet(&segment, &mut facts);

@@ -44,6 +44,8 @@ impl<'a> FactLine<'a> {
     /// The lines of a fact: one for each name.
     pub(super) fn of(found: &'a Found) -> Vec<Self> {
         const PUBLISH: u8 = 3;
+        // tshark does not look for MQTT elsewhere, and these lines are to be compared with it.
+        const MQTT: u16 = 1883;
         let line = |kind, name: &str| Self {
             frame: found.stamp.frame,
             time: found.stamp.time_ns,
@@ -68,7 +70,7 @@ impl<'a> FactLine<'a> {
                 let http = Http { method: &request.method, host, uri: &request.target };
                 vec![Self { http: Some(http), ..line("http", &name) }]
             }
-            Fact::Mqtt(packet) if packet.kind == PUBLISH => {
+            Fact::Mqtt(packet) if packet.kind == PUBLISH && found.is_on(MQTT) => {
                 packet.topics.iter().map(|topic| line("mqtt", topic)).collect()
             }
             Fact::Coap(message) if !message.uri.is_empty() => {

@@ -181,7 +181,11 @@ impl Head {
         if chunked {
             return Body::Chunked;
         }
-        let length = self.field("content-length").and_then(|length| length.trim().parse().ok());
+        // Of several lengths the last one counts, as Wireshark has it; servers refuse such a request.
+        let lengths = self.fields.iter().rev();
+        let said = |name: &str| name.eq_ignore_ascii_case("content-length");
+        let length =
+            lengths.filter(|field| said(&field.0)).find_map(|field| field.1.trim().parse().ok());
         match length {
             Some(length) if length <= MAX_CONTENT_LENGTH => Body::Length(length),
             Some(_) | None => Body::NotSaid,
