@@ -11,6 +11,8 @@ const LONG: u8 = 0x80;
 pub(super) struct Initial<'a> {
     pub(super) version: u32,
     pub(super) dcid: &'a [u8],
+    /// It carries a token: the server's Retry, or an earlier connection, gave it one.
+    pub(super) has_token: bool,
     pub(super) packet: &'a [u8],
     /// Where in the packet its number begins.
     pub(super) number_at: usize,
@@ -79,8 +81,10 @@ pub(super) fn next<'a>(datagram: &mut &'a [u8]) -> Result<Packet<'a>, Unreadable
     if kind == scheme.retry {
         return Err(Unreadable::Nothing);
     }
+    let mut has_token = false;
     if kind == scheme.initial {
         let token = varint(&mut rest).ok_or(Unreadable::Cut)?;
+        has_token = token > 0;
         take(&mut rest, token).ok_or(Unreadable::Cut)?;
     }
     let length = varint(&mut rest).ok_or(Unreadable::Cut)?;
@@ -89,7 +93,7 @@ pub(super) fn next<'a>(datagram: &mut &'a [u8]) -> Result<Packet<'a>, Unreadable
     let (packet, rest) = whole.split_at(whole.len() - rest.len());
     *datagram = rest;
     Ok(if kind == scheme.initial {
-        Packet::Initial(Initial { version, dcid, packet, number_at })
+        Packet::Initial(Initial { version, dcid, has_token, packet, number_at })
     } else {
         Packet::Other { dcid }
     })

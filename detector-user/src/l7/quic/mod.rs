@@ -4,7 +4,8 @@
 //!
 //! [`Initials`] reads the datagrams of one direction of a flow, or of both: a server's Initials
 //! do not open with a client's keys. Version Negotiation and Retry are passed over; after a Retry
-//! the client begins again, with keys from the new id. A payload that holds several datagrams (a
+//! the client says its hello again under keys from the new id, and it is still the same
+//! connection, so the hello is said once. A payload that holds several datagrams (a
 //! UDP GSO super-packet) reads like coalesced packets, because every Initial says its length.
 
 mod frame;
@@ -142,27 +143,35 @@ impl Initials {
         })
     }
 
-    /// Opens it as the first of its connection.
+    /// Opens it as the first under its keys.
     fn open_new(&mut self, initial: &Initial<'_>) -> Option<(usize, Opened)> {
-        let Initial { version, dcid, packet, number_at } = *initial;
+        let Initial { version, dcid, packet, number_at, .. } = *initial;
         if self.connections.iter().any(|known| known.dcid == dcid && known.version == version) {
             return None;
         }
-        schemes(version).iter().find_map(|scheme| {
+        let (scheme, keys, opened) = schemes(version).iter().find_map(|scheme| {
             let keys = Keys::of_client(scheme, dcid)?;
             let opened = keys.open(packet, number_at, None)?;
-            if self.connections.len() == MAX_CONNECTIONS {
-                self.connections.pop_front();
-            }
-            self.connections.push_back(Connection {
-                version,
-                scheme,
-                dcid: dcid.to_vec(),
-                keys,
-                largest: None,
-                stream: CryptoStream::new(),
-            });
-            Some((self.connections.len() - 1, opened))
-        })
+            Some((scheme, keys, opened))
+        })?;
+        let stream = self.before_retry(initial, &opened).unwrap_or_else(CryptoStream::new);
+        if self.connections.len() == MAX_CONNECTIONS {
+            self.connections.pop_front();
+        }
+        let dcid = dcid.to_vec();
+        let largest = None;
+        self.connections.push_back(Connection { version, scheme, dcid, keys, largest, stream });
+        Some((self.connections.len() - 1, opened))
+    }
+
+    /// What the client of this Initial said before the server answered with a Retry. It says the
+    /// same again, with the token, and goes on counting packets (RFC 9000 section 17.2.5.3); a new
+    /// connection, which may have a token too, counts from the beginning.
+    fn before_retry(&mut self, initial: &Initial<'_>, opened: &Opened) -> Option<CryptoStream> {
+        let at = self.connections.iter().rposition(|earlier| {
+            let goes_on = earlier.largest.is_some_and(|largest| opened.number > largest);
+            initial.has_token && earlier.version == initial.version && goes_on
+        })?;
+        Some(self.connections.remove(at)?.stream)
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn read(body: &[u8], length: usize, carrier: Carrier) -> Option<Clien
         return None;
     }
     Some(ClientHello {
-        sni: offer.server_name.map(text::utf8),
+        sni: offer.server_name.map(text::ascii),
         alpn: offer.alpn.iter().copied().map(text::utf8).collect(),
         version: offer.version(),
         ja4: whole.then(|| ja4::fingerprint(&offer, carrier)),

@@ -142,6 +142,20 @@ fn a_new_connection_on_the_same_ports_is_told_apart() {
 }
 
 #[test]
+fn a_token_of_an_earlier_connection_does_not_join_two() {
+    let whole = crypto(&hello(), 0..hello().len());
+    let other = [7; 8];
+    let keys = Keys::of_client(&schemes(1)[0], &other).expect("keys");
+    let mut payload = whole.clone();
+    payload.resize(400, 0);
+    let mut header = [&[0xc0, 0, 0, 0, 1, 8][..], &other, &[0, 1, 99]].concat();
+    header.extend(varint(4 + payload.len() + 16));
+    let mut initials = Initials::default();
+    assert_eq!(names(&initials.datagram(&of_1(5, &whole))), ONE);
+    assert_eq!(names(&initials.datagram(&keys.seal(&header, 0, &payload))), ONE);
+}
+
+#[test]
 fn data_too_far_ahead_is_dropped_and_counted() {
     let mut initials = Initials::default();
     for number in 0..20u64 {
