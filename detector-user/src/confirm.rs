@@ -1,20 +1,16 @@
 //! The user-space half of a rule: the kernel let a record through because it may match; here it is
 //! compared in full with what the rule asks for.
 
+use std::sync::Arc;
+
 use detector_common::event::PayloadKind;
 
 use crate::{
     decode::Record,
-    detection::HttpRequest,
-    rules::model::{HttpRequestMatch, PathMatch, Rule, Signature},
+    detection::{Evidence, Moment},
+    l7::fact::{Fact, HttpRequest, HttpVersion},
+    rules::model::{Rule, Signature},
 };
-
-/// What a confirmed match was made of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Confirmed {
-    /// The request, for HTTP rules.
-    pub http: Option<HttpRequest>,
-}
 
 /// Why a record that the kernel let through is no match after all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,21 +48,28 @@ impl Refusal {
 ///
 /// # Errors
 /// Why it does not match.
-pub fn confirm(rule: &Rule, record: &Record<'_>) -> Result<Confirmed, Refusal> {
-    match (&rule.signature, record.payload_kind) {
-        (Signature::TcpOpened, PayloadKind::TcpOpened)
-        | (Signature::UdpFirstPacket, PayloadKind::UdpFirst) => Ok(Confirmed::default()),
-        (Signature::HttpRequest(wanted), PayloadKind::HttpRequest) => {
+pub fn confirm(rule: &Rule, record: &Record<'_>) -> Result<Evidence, Refusal> {
+    let payload = record.payload.into();
+    match (rule.signature(), record.payload_kind) {
+        (Some(Signature::TcpOpened), PayloadKind::TcpOpened) => Ok(Evidence::of(Moment::Opened)),
+        (Some(Signature::UdpFirstPacket), PayloadKind::UdpFirst) => {
+            Ok(Evidence { payload, ..Evidence::of(Moment::UdpFirst) })
+        }
+        (Some(Signature::HttpRequest(_)), PayloadKind::HttpRequest) => {
             let request = parse_request(record.payload)?;
-            check(wanted, &request)?;
-            Ok(Confirmed { http: Some(request) })
+            check(rule, &request)?;
+            let moment = Moment::Message(Arc::new(Fact::HttpRequest(request)));
+            Ok(Evidence { payload, ..Evidence::of(moment) })
         }
         (
-            Signature::TcpOpened
-            | Signature::UdpFirstPacket
-            | Signature::HttpRequest(_)
-            | Signature::SessionStarted
-            | Signature::SessionEnded,
+            Some(
+                Signature::TcpOpened
+                | Signature::UdpFirstPacket
+                | Signature::HttpRequest(_)
+                | Signature::SessionStarted
+                | Signature::SessionEnded,
+            )
+            | None,
             PayloadKind::Other
             | PayloadKind::TcpOpened
             | PayloadKind::UdpFirst
@@ -75,18 +78,12 @@ pub fn confirm(rule: &Rule, record: &Record<'_>) -> Result<Confirmed, Refusal> {
     }
 }
 
-fn check(wanted: &HttpRequestMatch, request: &HttpRequest) -> Result<(), Refusal> {
-    if !wanted.methods.is_empty()
-        && !wanted.methods.iter().any(|method| method.token() == request.method)
-    {
+fn check(rule: &Rule, request: &HttpRequest) -> Result<(), Refusal> {
+    let Some(wanted) = rule.terms.http() else { return Err(Refusal::OtherKind) };
+    if !wanted.matches_method(request) {
         return Err(Refusal::Method);
     }
-    let fits = match &wanted.path {
-        PathMatch::Any => true,
-        PathMatch::Exact(path) => request.path == *path,
-        PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
-    };
-    if fits { Ok(()) } else { Err(Refusal::Path) }
+    if wanted.matches_path(request) { Ok(()) } else { Err(Refusal::Path) }
 }
 
 /// Reads the head of an HTTP/1 request from the start of a payload. Headers are optional: they may
@@ -104,40 +101,25 @@ pub fn parse_request(payload: &[u8]) -> Result<HttpRequest, Refusal> {
         Err(_) => return Err(Refusal::NotHttp),
     }
     // The version comes after the target: without it the target may go on beyond the capture.
-    let (Some(method), Some(target), Some(_version)) =
+    let (Some(method), Some(target), Some(version)) =
         (request.method, request.path, request.version)
     else {
         return Err(Refusal::Truncated);
     };
-    let header = |name: &str| {
-        let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
-        found.map(|header| String::from_utf8_lossy(header.value).into_owned())
+    let header = |header: &httparse::Header<'_>| {
+        (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned())
     };
-    let (authority, target) = split_target(target);
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query.to_owned())),
-        None => (target, None),
-    };
-    Ok(HttpRequest {
+    // The array is longer than what was there.
+    let there = request.headers.iter().filter(|header| !header.name.is_empty());
+    let mut seen = HttpRequest {
+        version: if version == 0 { HttpVersion::Http10 } else { HttpVersion::Http11 },
         method: method.to_owned(),
-        path: path.to_owned(),
-        query,
-        host: authority.map(str::to_owned).or_else(|| header("host")),
-        user_agent: header("user-agent"),
-    })
-}
-
-/// Takes a target in absolute form (RFC 9112 section 3.2.2) apart; its authority outweighs Host.
-fn split_target(target: &str) -> (Option<&str>, &str) {
-    let Some((_scheme, rest)) = target.split_once("://") else { return (None, target) };
-    if target.starts_with('/') {
-        return (None, target);
-    }
-    match rest.find(['/', '?']) {
-        Some(end) if rest.as_bytes()[end] == b'/' => (Some(&rest[..end]), &rest[end..]),
-        Some(end) => (Some(&rest[..end]), &rest[end..]),
-        None => (Some(rest), "/"),
-    }
+        target: target.to_owned(),
+        host: None,
+        headers: there.map(header).collect(),
+    };
+    seen.host = seen.header("host").map(str::to_owned);
+    Ok(seen)
 }
 
 #[cfg(test)]
@@ -151,22 +133,16 @@ mod tests {
         )
         .expect("a request");
         assert_eq!(request.method, "POST");
-        assert_eq!(request.path, "/api/buttons/buy");
-        assert_eq!(request.query.as_deref(), Some("item=7"));
-        assert_eq!(request.host.as_deref(), Some("shop"));
-        assert_eq!(request.user_agent.as_deref(), Some("ue"));
-    }
-
-    #[test]
-    fn an_absolute_uri_gives_its_path_and_its_authority() {
-        let request = parse_request(b"GET http://shop:80/a?b HTTP/1.1\r\nHost: other\r\n").unwrap();
-        assert_eq!((request.path.as_str(), request.host.as_deref()), ("/a", Some("shop:80")));
+        assert_eq!((request.path(), request.query()), ("/api/buttons/buy", Some("item=7")));
+        assert_eq!(request.authority(), Some("shop"));
+        assert_eq!(request.header("user-agent"), Some("ue"));
+        assert_eq!(request.headers.len(), 2);
     }
 
     #[test]
     fn headers_cut_off_by_the_capture_do_not_matter() {
         let request = parse_request(b"GET /a HTTP/1.1\r\nHost: sho").unwrap();
-        assert_eq!((request.path.as_str(), request.host), ("/a", None));
+        assert_eq!((request.path(), request.host.as_deref()), ("/a", None));
     }
 
     #[test]

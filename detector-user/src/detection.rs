@@ -9,7 +9,10 @@ use std::{
 
 use detector_common::packet::{Direction, Protocol};
 
-use crate::rules::model::Rule;
+use crate::{
+    l7::fact::{Fact, HttpRequest},
+    rules::model::Rule,
+};
 
 /// One rule fired on one packet, or on the begin or end of one session.
 #[derive(Clone, Debug)]
@@ -24,8 +27,8 @@ pub struct Detection {
     pub flow: Flow,
     /// The session it belongs to, if one is open.
     pub session: Option<Session>,
-    /// The HTTP request, for rules that match one.
-    pub http: Option<HttpRequest>,
+    /// What was seen.
+    pub evidence: Evidence,
     /// The GTP-U tunnel it came in, on N3.
     pub tunnel: Option<Tunnel>,
     /// The outermost VLAN, if the frame had a tag.
@@ -93,19 +96,97 @@ pub enum SessionEndReason {
     Stopped,
 }
 
-/// The head of an HTTP/1 request as far as it was captured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpRequest {
-    /// Method token as sent.
-    pub method: String,
-    /// Path without the query, as sent (percent-encoding kept).
-    pub path: String,
-    /// What stands after `?`, if anything.
-    pub query: Option<String>,
-    /// The Host header, or the authority of an absolute URI, if it was within the capture.
-    pub host: Option<String>,
-    /// The User-Agent header, if it was within the capture.
-    pub user_agent: Option<String>,
+/// What was seen at the moment a rule was judged: what its terms are compared with, and what its
+/// templates show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// What happened.
+    pub moment: Moment,
+    /// The request that a response answers, if it was seen.
+    pub request: Option<Arc<HttpRequest>>,
+    /// The ClientHello that the flow began with, if it was seen and the flow is over now.
+    pub hello: Option<Arc<Fact>>,
+    /// The packet's payload as far as it was captured.
+    pub payload: Arc<[u8]>,
+    /// The packet's TCP flags, if it is TCP.
+    pub tcp_flags: Option<u8>,
+    /// What was counted, for rules with a `rate`.
+    pub rate: Option<u64>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Moment {
+    /// A packet passed.
+    #[default]
+    Packet,
+    /// Its payload completed a message.
+    Message(Arc<Fact>),
+    /// It is the first SYN of a TCP connection.
+    Opened,
+    /// It is the first packet of a UDP flow.
+    UdpFirst,
+    /// The TCP connection was closed or reset.
+    Closed(FlowTotals),
+    /// The flow fell silent.
+    Idle(FlowTotals),
+    /// The session began or ended.
+    Session,
+}
+
+/// What a flow amounted to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowTotals {
+    /// From first to last packet.
+    pub duration: Duration,
+    /// Packets, both directions.
+    pub packets: u64,
+    /// Bytes on the wire at the hook, both directions.
+    pub bytes: u64,
+}
+
+impl Evidence {
+    /// What happened, and nothing beside it.
+    pub fn of(moment: Moment) -> Self {
+        Self { moment, ..Self::default() }
+    }
+
+    /// The message, if that is what happened; for a flow that is over, its ClientHello.
+    pub fn message(&self) -> Option<&Fact> {
+        match &self.moment {
+            Moment::Message(fact) => Some(fact),
+            Moment::Closed(_) | Moment::Idle(_) => self.hello.as_deref(),
+            Moment::Packet | Moment::Opened | Moment::UdpFirst | Moment::Session => None,
+        }
+    }
+
+    /// The HTTP request that was seen, or that was answered.
+    pub fn http_request(&self) -> Option<&HttpRequest> {
+        match self.message() {
+            Some(Fact::HttpRequest(request)) => Some(request),
+            Some(
+                Fact::HttpResponse(_)
+                | Fact::Dns(_)
+                | Fact::Tls(_)
+                | Fact::Quic(_)
+                | Fact::Mqtt(_)
+                | Fact::Coap(_),
+            )
+            | None => self.request.as_deref(),
+        }
+    }
+
+    /// The totals of a flow that is over.
+    pub fn totals(&self) -> Option<FlowTotals> {
+        match self.moment {
+            Moment::Closed(totals) | Moment::Idle(totals) => Some(totals),
+            Moment::Packet
+            | Moment::Message(_)
+            | Moment::Opened
+            | Moment::UdpFirst
+            | Moment::Session => None,
+        }
+    }
 }
 
 /// The GTP-U message on N3 (TS 29.281) that a packet came in, or that it is.

@@ -32,7 +32,11 @@ fn check_says_what_each_rule_needs() {
     assert!(row("buy-click").contains("uplink HTTP POST /api/buttons/buy"), "{out}");
     assert!(row("buy-click").contains("256 payload bytes, an open session"), "{out}");
     assert!(row("app-opened").contains("one per 1m and user"), "{out}");
-    assert!(row("session-ended").contains("session ended nothing com.example"), "{out}");
+    assert!(
+        row("session-ended")
+            .contains("session ended nothing kernel notices of sessions com.example"),
+        "{out}"
+    );
     assert!(out.ends_with("1 application, 4 rules: good\n"), "{out}");
     assert!(!out.contains('\u{1b}'), "no colours where there is no terminal");
 }

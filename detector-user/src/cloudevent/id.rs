@@ -13,7 +13,7 @@ use uuid::{Uuid, uuid};
 
 use crate::{
     detection::{Detection, Flow},
-    rules::model::Signature,
+    rules::model::SessionEvent,
 };
 
 /// The namespace of Detector's event ids. Changing it, or what is hashed below, gives every
@@ -24,10 +24,10 @@ const NAMESPACE: Uuid = uuid!("7c5f0f5e-3f5d-5a39-9d0b-5d1ce2f3c0a7");
 pub(super) fn id(detection: &Detection, source: &str) -> String {
     let mut name = Name::default();
     name.part(source.as_bytes()).part(detection.rule.name.as_bytes());
-    let kind: Option<&[u8]> = match detection.rule.signature {
-        Signature::SessionStarted => Some(b"session.started"),
-        Signature::SessionEnded => Some(b"session.ended"),
-        Signature::TcpOpened | Signature::UdpFirstPacket | Signature::HttpRequest(_) => None,
+    let kind: Option<&[u8]> = match detection.rule.terms.session {
+        Some(SessionEvent::Started) => Some(b"session.started"),
+        Some(SessionEvent::Ended) => Some(b"session.ended"),
+        None => None,
     };
     match (kind, &detection.session) {
         (Some(kind), Some(session)) => {

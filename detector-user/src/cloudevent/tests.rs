@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    detection::{Flow, HttpRequest, Session, SessionEnd, SessionEndReason, Tunnel},
+    detection::{Evidence, Flow, Moment, Session, SessionEnd, SessionEndReason, Tunnel},
+    l7::fact::{Fact, HttpRequest, HttpVersion},
     rules::{
         model::{Application, Emit, HttpRequestMatch, PathMatch, Rule, SessionPolicy, Signature},
         template::{DataTemplate, Template},
@@ -36,7 +37,10 @@ fn rule(name: &str, signature: Signature) -> Rule {
         }),
         ue: vec![],
         direction: Some(Direction::Uplink),
-        signature,
+        terms: signature.into(),
+        priority: 0,
+        is_final: false,
+        by_user_space: false,
         needs_session: false,
         every: None,
         capture: 256,
@@ -76,18 +80,25 @@ pub(crate) fn buy_click() -> Detection {
             started: at(1_781_870_398_000_000_000),
             ended: None,
         }),
-        http: Some(HttpRequest {
-            method: "POST".into(),
-            path: "/api/buttons/buy".into(),
-            query: Some("item=42".into()),
-            host: Some("shop.example.com".into()),
-            user_agent: None,
-        }),
+        evidence: request(&[]),
         tunnel: None,
         vlan: None,
         discriminator: 7,
         read_at: Instant::now(),
     }
+}
+
+/// A request with a host and further header fields.
+fn request(headers: &[(&str, &str)]) -> Evidence {
+    let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    let request = HttpRequest {
+        version: HttpVersion::Http11,
+        method: "POST".into(),
+        target: "/api/buttons/buy?item=42".into(),
+        host: Some("shop.example.com".into()),
+        headers: headers.collect(),
+    };
+    Evidence::of(Moment::Message(Arc::new(Fact::HttpRequest(request))))
 }
 
 fn identity() -> Identity {
@@ -111,7 +122,7 @@ pub(crate) fn ended_session() -> Detection {
     detection.rule = Arc::new(rule);
     detection.time = at(1_781_870_459_250_000_000);
     detection.flow.ue_port = 0;
-    detection.http = None;
+    detection.evidence = Evidence::of(Moment::Session);
     detection.session.as_mut().unwrap().ended = Some(SessionEnd {
         duration: Duration::from_millis(61_250),
         packets: 120,
@@ -124,9 +135,8 @@ pub(crate) fn ended_session() -> Detection {
 
 /// All that can be seen at once, and more than ever will be.
 fn everything() -> Detection {
-    let http = buy_click().http.map(|seen| HttpRequest { user_agent: Some("ue".into()), ..seen });
     Detection {
-        http,
+        evidence: request(&[("User-Agent", "ue")]),
         tunnel: Some(Tunnel { teid: 0x1001, message_type: 255, qfi: Some(9) }),
         vlan: Some(100),
         rule: buy_click().rule,
@@ -182,7 +192,7 @@ fn a_session_event_keeps_its_id_whatever_packet_ended_it() {
 fn two_rules_on_one_packet_are_two_events() {
     let first = buy_click();
     let mut second = first.clone();
-    second.rule = Arc::new(rule("any-request", first.rule.signature.clone()));
+    second.rule = Arc::new(rule("any-request", first.rule.signature().unwrap()));
     assert_ne!(id(&first), id(&second));
 }
 
@@ -217,7 +227,7 @@ fn identifying() -> impl Strategy<Value = Identifying> {
 fn detection_of(parts: &Identifying) -> Detection {
     let (name, time, ue, ue_port, app, app_port, tcp, uplink, discriminator, device) = parts;
     let mut detection = buy_click();
-    detection.rule = Arc::new(rule(name, detection.rule.signature.clone()));
+    detection.rule = Arc::new(rule(name, detection.rule.signature().unwrap()));
     detection.time = at(*time);
     detection.device = device.as_str().into();
     detection.discriminator = *discriminator;

@@ -32,7 +32,11 @@ use std::{
 use cloudevents::Event;
 use futures::future::join_all;
 
-use crate::{detection::Detection, metrics::Metrics, rules::model::Signature};
+use crate::{
+    detection::{Detection, Moment},
+    metrics::Metrics,
+    rules::model::SessionEvent,
+};
 use queue::Queue;
 
 pub use http::{HttpSettings, HttpSink};
@@ -92,15 +96,19 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The event of a detection. A session's end is found by a timer, long after its last packet.
+    /// The event of a detection. A session's or an idle flow's end is found by a timer, long after its last packet.
     pub fn new(event: Event, rule: RuleHandle, detection: &Detection) -> Self {
-        let packet_time = match detection.rule.signature {
-            Signature::SessionEnded => None,
-            Signature::TcpOpened
-            | Signature::UdpFirstPacket
-            | Signature::HttpRequest(_)
-            | Signature::SessionStarted => Some(detection.time),
+        let by_timer = match &detection.evidence.moment {
+            // A session that began is told by its first packet.
+            Moment::Session => detection.rule.is_session(SessionEvent::Ended),
+            Moment::Idle(_) => true,
+            Moment::Packet
+            | Moment::Message(_)
+            | Moment::Opened
+            | Moment::UdpFirst
+            | Moment::Closed(_) => false,
         };
+        let packet_time = (!by_timer).then_some(detection.time);
         Self { event, rule, read_at: detection.read_at, packet_time }
     }
 }

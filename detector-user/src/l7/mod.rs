@@ -15,6 +15,7 @@ pub mod h2;
 pub mod http1;
 pub mod mqtt;
 pub mod quic;
+mod target;
 pub mod text;
 pub mod tls;
 

@@ -12,10 +12,10 @@ use uuid::Uuid;
 use crate::{
     confirm::{Refusal, confirm},
     decode::{DecodeError, Record},
-    detection::{Detection, Session},
+    detection::{Detection, Evidence, Moment, Session},
     rules::{
         compile::stable_id,
-        model::{Application, Rule, RuleSet, Signature},
+        model::{Application, Rule, RuleSet, SessionEvent},
     },
     session::{EndedSession, OpenSession, SessionTable},
     source::{session_map::Sessions, session_notes::SessionNote},
@@ -170,7 +170,7 @@ impl<O: Outside> Pipeline<O> {
         let Some(session) = self.sessions.get_mut(key, start_ns).cloned() else {
             return Vec::new();
         };
-        session_rules(&rules.set, &session, &Signature::SessionStarted)
+        session_rules(&rules.set, &session, SessionEvent::Started)
             .map(|rule| self.session_detection(rule, &session, start_ns, None, read_at))
             .collect()
     }
@@ -184,7 +184,7 @@ impl<O: Outside> Pipeline<O> {
 
     fn end_session(&mut self, ended: &EndedSession, read_at: Instant) -> Vec<Detection> {
         let Some(rules) = self.rules.newest() else { return Vec::new() };
-        session_rules(&rules.set, &ended.session, &Signature::SessionEnded)
+        session_rules(&rules.set, &ended.session, SessionEvent::Ended)
             .map(|rule| {
                 self.session_detection(rule, &ended.session, ended.last_ns, Some(ended), read_at)
             })
@@ -209,7 +209,7 @@ impl<O: Outside> Pipeline<O> {
                 started: self.outside.wall_clock(session.start_ns),
                 ended: ended.map(|ended| ended.end),
             }),
-            http: None,
+            evidence: Evidence::of(Moment::Session),
             tunnel: session.tunnel,
             vlan: session.vlan,
             discriminator: session.start_ns,
@@ -223,8 +223,8 @@ impl<O: Outside> Pipeline<O> {
         record: &Record<'_>,
         read_at: Instant,
     ) -> Option<Detection> {
-        let confirmed = match confirm(rule, record) {
-            Ok(confirmed) => confirmed,
+        let evidence = match confirm(rule, record) {
+            Ok(evidence) => evidence,
             Err(reason) => {
                 *self.counts.refused.entry((rule.name.clone(), reason)).or_default() += 1;
                 return None;
@@ -245,7 +245,7 @@ impl<O: Outside> Pipeline<O> {
                 started: self.outside.wall_clock(start_ns),
                 ended: None,
             }),
-            http: confirmed.http,
+            evidence,
             tunnel: record.tunnel,
             vlan: record.vlan,
             discriminator: u64::from(record.sequence),
@@ -263,10 +263,10 @@ impl<O: Outside> Pipeline<O> {
 fn session_rules<'a>(
     set: &'a RuleSet,
     session: &'a OpenSession,
-    signature: &'a Signature,
+    event: SessionEvent,
 ) -> impl Iterator<Item = &'a Arc<Rule>> {
     set.rules.iter().filter(move |rule| {
-        rule.signature == *signature
+        rule.is_session(event)
             && rule.application.name == session.application.name
             && (rule.ue.is_empty() || rule.ue.iter().any(|ue| ue.contains(&session.flow.ue_ip)))
     })

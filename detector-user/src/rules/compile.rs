@@ -156,6 +156,8 @@ pub fn address(ip: IpAddr) -> Address {
 
 struct Builder<'a> {
     set: &'a RuleSet,
+    /// What the kernel decides for each rule; `None` for rules that user space decides.
+    signatures: Vec<Option<Signature>>,
     rows: Vec<Row>,
     row_numbers: HashMap<Row, u32>,
     entries: Vec<Entry>,
@@ -169,6 +171,7 @@ impl<'a> Builder<'a> {
         let image = TableImage::empty();
         Self {
             set,
+            signatures: set.rules.iter().map(|rule| rule.signature()).collect(),
             rows: Vec::new(),
             row_numbers: HashMap::new(),
             entries: Vec::new(),
@@ -183,6 +186,17 @@ impl<'a> Builder<'a> {
         let mut row = Row::NONE;
         for (number, rule) in self.set.rules.iter().enumerate() {
             if wanted(rule) {
+                row.0[number / 64] |= 1 << (number % 64);
+            }
+        }
+        row
+    }
+
+    /// The row of the rules whose signature is such.
+    fn select_signature(&self, wanted: impl Fn(&Signature) -> bool) -> Row {
+        let mut row = Row::NONE;
+        for (number, signature) in self.signatures.iter().enumerate() {
+            if signature.as_ref().is_some_and(&wanted) {
                 row.0[number / 64] |= 1 << (number % 64);
             }
         }
@@ -207,11 +221,12 @@ impl<'a> Builder<'a> {
         rows[row::UPLINK as usize] = self.select(towards(Direction::Uplink));
         rows[row::DOWNLINK as usize] = self.select(towards(Direction::Downlink));
         rows[row::NO_SESSION_NEEDED as usize] = self.select(|rule| !rule.needs_session);
-        rows[row::TCP_OPENED as usize] = self.select(|rule| rule.signature == Signature::TcpOpened);
+        rows[row::TCP_OPENED as usize] =
+            self.select_signature(|signature| *signature == Signature::TcpOpened);
         rows[row::UDP_FIRST as usize] =
-            self.select(|rule| rule.signature == Signature::UdpFirstPacket);
+            self.select_signature(|signature| *signature == Signature::UdpFirstPacket);
         for method in HttpMethod::ALL {
-            rows[row::http(method) as usize] = self.select(|rule| match &rule.signature {
+            rows[row::http(method) as usize] = self.select_signature(|signature| match signature {
                 Signature::HttpRequest(http) => {
                     http.methods.is_empty() || http.methods.contains(&method)
                 }
@@ -221,7 +236,8 @@ impl<'a> Builder<'a> {
                 | Signature::SessionEnded => false,
             });
         }
-        rows[row::ANY_PATH as usize] = self.select(|rule| path_allows(rule, b""));
+        rows[row::ANY_PATH as usize] =
+            self.select_signature(|signature| path_allows(signature, b""));
         rows[row::ANY_UE as usize] = self.select(|rule| rule.ue.is_empty());
         self.rows = rows;
     }
@@ -235,7 +251,7 @@ impl<'a> Builder<'a> {
             let tracks_udp = set
                 .rules
                 .iter()
-                .any(|rule| of_it(rule) && rule.signature == Signature::UdpFirstPacket);
+                .any(|rule| of_it(rule) && rule.signature() == Some(Signature::UdpFirstPacket));
             entries.push(ApplicationEntry {
                 id: stable_id(&application.name),
                 row: self.row_number(row),
@@ -317,13 +333,13 @@ impl<'a> Builder<'a> {
     /// own shorter ones and of those that ask for no path.
     fn paths(&mut self) {
         let mut keys: BTreeSet<Vec<u8>> = BTreeSet::new();
-        for rule in &self.set.rules {
-            if let Some(prefix) = kernel_path(rule) {
+        for signature in self.signatures.iter().flatten() {
+            if let Some(prefix) = kernel_path(signature) {
                 keys.insert(prefix.to_vec());
             }
         }
         for key in keys {
-            let row = self.select(|rule| path_allows(rule, &key));
+            let row = self.select_signature(|signature| path_allows(signature, &key));
             let value = self.row_number(row);
             self.entries.push(Entry {
                 key: path_key(words(&key)),
@@ -442,8 +458,8 @@ fn key_of(prefix: Prefix) -> [u64; 2] {
 }
 
 /// The part of a rule's path that the kernel looks up, if the path is long enough for one.
-fn kernel_path(rule: &Rule) -> Option<&[u8]> {
-    let Signature::HttpRequest(http) = &rule.signature else { return None };
+fn kernel_path(signature: &Signature) -> Option<&[u8]> {
+    let Signature::HttpRequest(http) = signature else { return None };
     let path = match &http.path {
         PathMatch::Any => return None,
         PathMatch::Exact(path) | PathMatch::Prefix(path) => path.as_bytes(),
@@ -453,9 +469,11 @@ fn kernel_path(rule: &Rule) -> Option<&[u8]> {
 }
 
 /// Whether a request whose path begins with `start` (a table prefix, or nothing) may match.
-fn path_allows(rule: &Rule, start: &[u8]) -> bool {
-    match &rule.signature {
-        Signature::HttpRequest(_) => kernel_path(rule).is_none_or(|path| start.starts_with(path)),
+fn path_allows(signature: &Signature, start: &[u8]) -> bool {
+    match signature {
+        Signature::HttpRequest(_) => {
+            kernel_path(signature).is_none_or(|path| start.starts_with(path))
+        }
         Signature::TcpOpened
         | Signature::UdpFirstPacket
         | Signature::SessionStarted

@@ -32,7 +32,10 @@ fn rule(name: &str, application: &Arc<Application>, signature: Signature) -> Rul
         application: application.clone(),
         ue: Vec::new(),
         direction: None,
-        signature,
+        terms: signature.into(),
+        priority: 0,
+        is_final: false,
+        by_user_space: false,
         needs_session: false,
         every: None,
         capture: 256,
@@ -179,7 +182,7 @@ fn naive(set: &RuleSet, pools: &[IpNet], packet: &Packet, warm: bool) -> Expecte
             && rule.direction.is_none_or(|wanted| wanted == direction)
             && (rule.ue.is_empty() || rule.ue.iter().any(|net| net.contains(&ue)))
             && (in_session || !rule.needs_session);
-        let (kernel, full) = payload_fits(&rule.signature, &packet.what);
+        let (kernel, full) = payload_fits(&rule.signature().expect("the kernel's"), &packet.what);
         if fits && kernel {
             expected.kernel.push(index as u16);
         }

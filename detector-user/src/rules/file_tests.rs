@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rules::{
-    model::{HttpRequestMatch, PathMatch, Signature},
+    model::{HttpRequestMatch, PathMatch, Rule, SessionEvent, Signature, Terms},
     template::{DataTemplate, Template},
 };
 
@@ -96,7 +96,7 @@ fn every_signature_is_read() {
     let http = |methods: &[HttpMethod], path| {
         Signature::HttpRequest(HttpRequestMatch { methods: methods.to_vec(), path })
     };
-    let signatures: Vec<_> = set.rules.iter().map(|rule| rule.signature.clone()).collect();
+    let signatures: Vec<_> = set.rules.iter().map(|rule| rule.signature().unwrap()).collect();
     assert_eq!(
         signatures,
         [
@@ -140,18 +140,51 @@ fn sample_and_examples_of_the_docs_are_rules() {
         .collect();
     let files: Vec<(&str, &[u8])> = examples.iter().map(|e| ("docs", e.as_bytes())).collect();
     let set = parse(&files).unwrap_or_else(|e| panic!("{e}"));
-    let kinds: BTreeSet<_> = set
-        .rules
-        .iter()
-        .map(|rule| match rule.signature {
-            Signature::TcpOpened => 1,
-            Signature::UdpFirstPacket => 2,
-            Signature::HttpRequest(_) => 3,
-            Signature::SessionStarted => 4,
-            Signature::SessionEnded => 5,
-        })
-        .collect();
-    assert_eq!(kinds.len(), 5, "an example for every signature");
+    let words: BTreeSet<&str> = set.rules.iter().flat_map(|rule| shown(rule)).collect();
+    let every = [
+        "closed",
+        "coap",
+        "dns",
+        "final",
+        "gtpu",
+        "http",
+        "idle",
+        "mqtt",
+        "not",
+        "opened",
+        "payload",
+        "quic",
+        "rate",
+        "session ended",
+        "session started",
+        "status",
+        "tcpFlags",
+        "tls",
+        "udp",
+    ];
+    assert_eq!(words, BTreeSet::from(every), "an example for every term");
+}
+
+/// What the example shows.
+fn shown(rule: &Rule) -> Vec<&'static str> {
+    let Terms { session, udp_first, flow, message, payload, gtpu, not, rate } = &rule.terms;
+    let there = [
+        (*udp_first, "udp"),
+        (*session == Some(SessionEvent::Started), "session started"),
+        (*session == Some(SessionEvent::Ended), "session ended"),
+        (payload.is_some(), "payload"),
+        (gtpu.is_some(), "gtpu"),
+        (!not.is_empty(), "not"),
+        (rate.is_some(), "rate"),
+        (rule.is_final, "final"),
+        (rule.terms.http().is_some_and(|http| http.is_response()), "status"),
+        (flow.as_ref().is_some_and(|flow| !flow.tcp_flags.is_empty()), "tcpFlags"),
+    ];
+    let mut words: Vec<_> =
+        there.iter().filter_map(|(there, word)| there.then_some(*word)).collect();
+    words.extend(message.as_ref().map(|message| message.kind().word()));
+    words.extend(flow.iter().flat_map(|flow| flow.events.iter().map(|event| event.word())));
+    words
 }
 
 #[test]

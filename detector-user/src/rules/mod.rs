@@ -13,3 +13,4 @@ mod scalar;
 pub mod summary;
 pub mod table;
 pub mod template;
+pub mod term;

@@ -3,13 +3,14 @@
 
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use detector_common::{
-    http::HttpMethod,
-    packet::{Direction, Protocol},
-};
+use detector_common::packet::{Direction, Protocol};
 use ipnet::IpNet;
 
-use super::template::{DataTemplate, Template};
+pub use super::term::{HttpRequestMatch, PathMatch, SessionEvent, Signature, Terms};
+use super::{
+    template::{DataTemplate, Template},
+    term::Needs,
+};
 
 /// All rules of one generation. Swapped as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,7 +64,14 @@ pub struct Rule {
     /// Only packets of this direction; `None` means both.
     pub direction: Option<Direction>,
     /// What must be seen.
-    pub signature: Signature,
+    pub terms: Terms,
+    /// Of the rules that match, the highest goes first.
+    pub priority: i32,
+    /// When it matches, rules of lower priority of its application do not.
+    pub is_final: bool,
+    /// To be decided in user space although the kernel could, because rules of its application are
+    /// weighed against each other.
+    pub by_user_space: bool,
     /// Fire only inside a session that the UE itself began (a packet of the UE was seen).
     pub needs_session: bool,
     /// At most one event per UE in this window; `None` means every match.
@@ -74,39 +82,27 @@ pub struct Rule {
     pub emit: Emit,
 }
 
-/// What must be seen for a rule to fire.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signature {
-    /// The first SYN of a TCP connection.
-    TcpOpened,
-    /// The first packet of a UDP flow.
-    UdpFirstPacket,
-    /// The start of an HTTP/1 request at the start of a segment.
-    HttpRequest(HttpRequestMatch),
-    /// A UE's first packet to the application.
-    SessionStarted,
-    /// The session ended, by idle time or close.
-    SessionEnded,
-}
+impl Rule {
+    /// What the kernel decides alone; `None` for a rule that is decided in user space.
+    pub fn signature(&self) -> Option<Signature> {
+        match self.by_user_space {
+            true => None,
+            false => self.terms.signature(),
+        }
+    }
 
-/// Which HTTP requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpRequestMatch {
-    /// Any of these; empty means every method.
-    pub methods: Vec<HttpMethod>,
-    /// The path, without the query.
-    pub path: PathMatch,
-}
+    /// What user space must be shown; nothing for a rule that the kernel decides.
+    pub fn needs(&self) -> Needs {
+        match self.signature() {
+            Some(_) => Needs::default(),
+            None => self.terms.needs(),
+        }
+    }
 
-/// Which request paths. Compared byte by byte, case-sensitively, after the query is cut off.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// Every path.
-    Any,
-    /// Exactly this path.
-    Exact(String),
-    /// Paths that begin with this.
-    Prefix(String),
+    /// Whether it is about the begin or end of sessions like this.
+    pub fn is_session(&self, event: SessionEvent) -> bool {
+        self.terms.session == Some(event)
+    }
 }
 
 /// The event a rule emits.

@@ -113,6 +113,34 @@ fn encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
+/// An ALPN protocol name (RFC 7301 section 3.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlpnName(pub String);
+scalar!(AlpnName);
+
+impl Scalar for AlpnName {
+    const EXPECTED: &'static str = "an ALPN protocol name such as h2, http/1.1 or h3";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.len() {
+            1..=255 => Ok(Self(text.to_owned())),
+            _ => {
+                Err(format!("has {} bytes, not 1 to 255; expected {}", text.len(), Self::EXPECTED))
+            }
+        }
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "An ALPN protocol name.",
+            "minLength": 1,
+            "maxLength": 255,
+            "examples": ["h2", "http/1.1", "h3"],
+        })
+    }
+}
+
 /// A CloudEvents `type`: a non-empty word, by convention in reverse DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventType(pub String);

@@ -7,7 +7,10 @@ use std::fmt;
 use schemars::Schema;
 use serde_json::{Map, Value};
 
-use super::field::{FIELDS, Field, Row};
+use super::{
+    field::{self, Available, FIELDS, Field},
+    term::is_field_name,
+};
 use crate::{
     detection::Detection,
     yaml::{Scalar, did_you_mean, scalar},
@@ -24,6 +27,8 @@ pub struct Template {
 enum Part {
     Literal(String),
     Field(Field),
+    /// A header field of the request, by its name.
+    Header(String),
 }
 
 /// Why a string is no template.
@@ -32,7 +37,7 @@ pub enum TemplateError {
     /// No field has that name.
     #[error(
         "unknown template field {{{name}}}; expected a field such as {{ue.ip}} or {{http.path}}{}",
-        did_you_mean(name, FIELDS.iter().map(|row| row.1))
+        did_you_mean(name, FIELDS.iter().map(|row| row.name))
     )]
     UnknownField {
         /// What stands between the braces.
@@ -73,8 +78,7 @@ impl Template {
                     Some((name, after)) if !name.contains('{') => (name, after),
                     Some(_) | None => return Err(TemplateError::Unclosed { at: position(rest) }),
                 };
-                let unknown = || TemplateError::UnknownField { name: name.to_owned() };
-                template.parts.push(Part::Field(Field::by_name(name).ok_or_else(unknown)?));
+                template.parts.push(Part::named(name)?);
                 rest = after;
             }
         }
@@ -91,38 +95,64 @@ impl Template {
         match self.parts.last_mut() {
             _ if text.is_empty() => {}
             Some(Part::Literal(last)) => last.push_str(text),
-            Some(Part::Field(_)) | None => self.parts.push(Part::Literal(text.to_owned())),
+            Some(Part::Field(_) | Part::Header(_)) | None => {
+                self.parts.push(Part::Literal(text.to_owned()))
+            }
         }
     }
 
-    /// The fields it names.
-    pub fn fields(&self) -> impl Iterator<Item = Field> {
+    /// The fields it names, and which rules can have them.
+    pub fn fields(&self) -> impl Iterator<Item = (String, Available)> {
         self.parts.iter().filter_map(|part| match part {
-            Part::Field(field) => Some(*field),
+            Part::Field(field) => Some((field.name().to_owned(), field.available())),
+            Part::Header(name) => {
+                Some((format!("{}{name}", field::HEADER), field::HEADER_AVAILABLE))
+            }
             Part::Literal(_) => None,
         })
     }
 
     /// The string; a field that was not seen is the empty string.
     pub fn render(&self, seen: &Detection) -> String {
-        let part = |part: &Part| match part {
-            Part::Literal(text) => text.clone(),
-            Part::Field(field) => match field.value(seen) {
-                Some(Value::String(text)) => text,
-                Some(other) => other.to_string(),
-                None => String::new(),
-            },
-        };
-        self.parts.iter().map(part).collect()
+        self.parts.iter().map(|part| part.value(seen).map_or_else(String::new, in_text)).collect()
     }
 
     /// As JSON: a template that is exactly one field keeps the field's type, and is null if it was
     /// not seen.
     pub fn render_value(&self, seen: &Detection) -> Value {
         match self.parts.as_slice() {
-            [Part::Field(field)] => field.value(seen).unwrap_or(Value::Null),
+            [part @ (Part::Field(_) | Part::Header(_))] => part.value(seen).unwrap_or(Value::Null),
             _ => self.render(seen).into(),
         }
+    }
+}
+
+impl Part {
+    fn named(name: &str) -> Result<Self, TemplateError> {
+        if let Some(header) = name.strip_prefix(field::HEADER)
+            && is_field_name(header)
+        {
+            return Ok(Self::Header(header.to_owned()));
+        }
+        let unknown = || TemplateError::UnknownField { name: name.to_owned() };
+        Field::by_name(name).map(Self::Field).ok_or_else(unknown)
+    }
+
+    fn value(&self, seen: &Detection) -> Option<Value> {
+        match self {
+            Self::Literal(text) => Some(text.as_str().into()),
+            Self::Field(field) => field.value(seen),
+            Self::Header(name) => field::header(seen, name),
+        }
+    }
+}
+
+/// A list within text is its items, with commas between them.
+fn in_text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Array(items) => items.into_iter().map(in_text).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
     }
 }
 
@@ -132,6 +162,7 @@ impl fmt::Display for Template {
         self.parts.iter().try_for_each(|part| match part {
             Part::Literal(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
             Part::Field(field) => write!(f, "{{{}}}", field.name()),
+            Part::Header(name) => write!(f, "{{{}{name}}}", field::HEADER),
         })
     }
 }
@@ -199,10 +230,10 @@ impl DataTree {
 
 fn everything(seen: &Detection) -> Value {
     let mut data = Map::new();
-    for Row(field, name, ..) in &FIELDS {
+    for field in Field::all() {
         let Some(value) = field.value(seen) else { continue };
-        match name.split_once('.') {
-            None => data.insert((*name).to_owned(), value),
+        match field.name().split_once('.') {
+            None => data.insert(field.name().to_owned(), value),
             Some((group, member)) => {
                 let group = data.entry(group).or_insert_with(|| Map::new().into());
                 group.as_object_mut().and_then(|group| group.insert(member.to_owned(), value))

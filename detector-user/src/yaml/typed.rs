@@ -17,7 +17,9 @@ use serde::{
 use super::{
     field::FIELD,
     node::{Key, Node, Value},
+    one_or_many::ONE_OR_MANY,
     problem::{Place, Problem, did_you_mean, one_of},
+    word_or_map::WORD_OR_MAP,
 };
 
 /// One document as a `T`; `None` when that cannot be, which is then among the problems.
@@ -88,7 +90,7 @@ impl de::Error for Refused {
 /// serde names Rust's types; people who write YAML know numbers.
 fn plain(expected: &dyn Expected) -> String {
     match expected.to_string().as_str() {
-        "u64" | "u32" | "u16" => "a whole number".to_owned(),
+        "u64" | "u32" | "u16" | "i64" => "a whole number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         other => other.to_owned(),
     }
@@ -275,6 +277,10 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     ) -> Result<V::Value, Refused> {
         match name {
             FIELD => visitor.visit_seq(FieldParts { reader: self, part: 0 }),
+            ONE_OR_MANY if matches!(self.node.value, Value::List(_)) => {
+                self.deserialize_any(visitor)
+            }
+            WORD_OR_MAP if !matches!(self.node.value, Value::Map(_)) => visitor.visit_some(self),
             _ => visitor.visit_newtype_struct(self),
         }
     }

@@ -3,25 +3,25 @@
 use crate::{
     rules::{
         field::Field as Seen,
-        model::{Emit, Signature},
+        model::{Emit, Terms},
         raw::{Data, EmitSpec},
         template::{DataTemplate, DataTree, Template},
     },
     yaml::{Field, Problem},
 };
 
-use super::signature::term;
+use super::terms::in_words;
 
-/// `None` if something in it was refused. Without a signature (refused too) only the templates
+/// `None` if something in it was refused. Without terms (refused too) only the templates
 /// themselves are looked at.
 pub(super) fn check(
     spec: &EmitSpec,
-    signature: Option<&Signature>,
+    terms: Option<&Terms>,
     problems: &mut Vec<Problem>,
 ) -> Option<Emit> {
-    let mut templates = Templates { signature, problems };
+    let mut templates = Templates { terms, problems };
     let subject = match &spec.subject {
-        None => Template::of(Seen::UeIp),
+        None => Template::of(Seen::ue_ip()),
         Some(field) => templates.check(field, field.get()?),
     };
     if let Some(field) = &spec.subject
@@ -46,19 +46,19 @@ pub(super) fn check(
 }
 
 struct Templates<'a> {
-    signature: Option<&'a Signature>,
+    terms: Option<&'a Terms>,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Templates<'_> {
     fn check<T>(&mut self, field: &Field<T>, template: &Template) -> Template {
-        let Some(signature) = self.signature else { return template.clone() };
-        for seen in template.fields().filter(|seen| !seen.available().with(signature)) {
+        let Some(terms) = self.terms else { return template.clone() };
+        for (name, available) in template.fields().filter(|(_, available)| !available.with(terms)) {
             self.problems.push(field.problem(format!(
                 "{{{}}} can never be there: it comes with {}, and this rule matches \"{}\"",
-                seen.name(),
-                seen.available().words(),
-                term(signature)
+                name,
+                available.words(),
+                in_words(terms)
             )));
         }
         template.clone()

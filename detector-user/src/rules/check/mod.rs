@@ -2,8 +2,11 @@
 
 mod application;
 mod emit;
+mod message;
+mod payload;
 mod rule;
-mod signature;
+mod terms;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -56,7 +59,24 @@ pub(super) fn check(documents: &Documents, problems: &mut Vec<Problem>) -> RuleS
         unique(&document.metadata.name, &mut taken, problems);
         set.rules.extend(rule::check(document, &applications, problems).map(Arc::new));
     }
+    weigh_together(&mut set);
     set
+}
+
+/// Where one rule of an application is final, all its rules on packets are judged in one place:
+/// the kernel reports matches packet by packet, but not which rule outweighs another.
+fn weigh_together(set: &mut RuleSet) {
+    let weighed: BTreeSet<String> = set
+        .rules
+        .iter()
+        .filter(|rule| rule.is_final)
+        .map(|rule| rule.application.name.clone())
+        .collect();
+    for rule in &mut set.rules {
+        if rule.terms.session.is_none() && weighed.contains(&rule.application.name) {
+            Arc::make_mut(rule).by_user_space = true;
+        }
+    }
 }
 
 fn unique<'d>(

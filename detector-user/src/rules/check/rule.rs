@@ -8,12 +8,13 @@ use detector_common::{
 };
 use ipnet::IpNet;
 
-use super::{Applications, emit, signature};
+use super::{Applications, emit, message, terms};
 use crate::{
     rules::{
-        field::protocol as protocol_word,
-        model::{Application, HttpRequestMatch, PathMatch, Rule, Signature},
+        field::{direction as direction_word, protocol as protocol_word},
+        model::{Application, HttpRequestMatch, PathMatch, Rule, Signature, Terms},
         raw::{DirectionSpec, RuleDocument, RuleSpec, SessionNeed},
+        term::FlowEventKind,
     },
     yaml::{Field, Problem},
 };
@@ -21,6 +22,8 @@ use crate::{
 /// Payload bytes a record can carry (`detector-common`'s record has room for that many).
 const MAX_CAPTURE: u64 = 1_024;
 const DEFAULT_CAPTURE: u16 = 256;
+/// Priorities go from minus this to this.
+const PRIORITY_MOST: i32 = 1_000;
 const EVERY_LEAST: Duration = Duration::from_millis(1);
 const EVERY_MOST: Duration = Duration::from_secs(24 * 3_600);
 
@@ -31,19 +34,20 @@ pub(super) fn check(
 ) -> Option<Rule> {
     let spec = document.spec.get()?;
     let application = applications.find(&spec.application, problems);
-    let signature = signature::check(&spec.r#match, problems);
+    let terms = terms::check(&spec.r#match, problems);
     let ue = ue(spec, problems);
     let every = every(spec, problems);
     let asked = asked_capture(spec, problems);
-    let emit = emit::check(spec.emit.get()?, signature.as_ref(), problems);
-    let signature = signature?;
-    if signature::is_session(&signature) {
-        only_for_packets(spec, &signature, problems);
+    let priority = priority(spec, problems);
+    let emit = emit::check(spec.emit.get()?, terms.as_ref(), problems);
+    let terms = terms?;
+    if terms.session.is_some() {
+        only_for_packets(spec, &terms, problems);
     }
-    let direction = direction(spec, &signature, problems);
-    let capture = capture(spec, asked, &signature, problems);
+    let direction = direction(spec, &terms, problems);
+    let capture = capture(spec, asked, &terms, problems);
     let application = application?;
-    can_match(spec, &signature, &ue, &application, problems);
+    can_match(spec, &terms, &ue, &application, problems);
     Some(Rule {
         name: document.metadata.name.get()?.0.clone(),
         application,
@@ -52,9 +56,27 @@ pub(super) fn check(
         needs_session: spec.session.as_ref().and_then(Field::get) == Some(&SessionNeed::Required),
         every,
         capture,
-        signature,
+        terms,
+        priority,
+        is_final: spec.r#final.as_ref().and_then(Field::get) == Some(&true),
+        by_user_space: false,
         emit: emit?,
     })
+}
+
+fn priority(spec: &RuleSpec, problems: &mut Vec<Problem>) -> i32 {
+    let Some((field, number)) = spec.priority.as_ref().and_then(|f| Some((f, *f.get()?))) else {
+        return 0;
+    };
+    match i32::try_from(number).ok().filter(|p| (-PRIORITY_MOST..=PRIORITY_MOST).contains(p)) {
+        Some(priority) => priority,
+        None => {
+            problems.push(field.problem(format!(
+                "{number} is out of range; expected -{PRIORITY_MOST} to {PRIORITY_MOST}"
+            )));
+            0
+        }
+    }
 }
 
 fn ue(spec: &RuleSpec, problems: &mut Vec<Problem>) -> Vec<IpNet> {
@@ -77,8 +99,8 @@ fn every(spec: &RuleSpec, problems: &mut Vec<Problem>) -> Option<Duration> {
 }
 
 /// A session begins and ends once, has no packet of its own and no direction.
-fn only_for_packets(spec: &RuleSpec, signature: &Signature, problems: &mut Vec<Problem>) {
-    let term = signature::term(signature);
+fn only_for_packets(spec: &RuleSpec, terms: &Terms, problems: &mut Vec<Problem>) {
+    let term = terms::in_words(terms);
     let refuse = |why| format!("makes no sense with \"{term}\": {why}; leave it out");
     if let Some(field) = &spec.direction {
         problems.push(field.problem(refuse("a session has both directions")));
@@ -90,30 +112,43 @@ fn only_for_packets(spec: &RuleSpec, signature: &Signature, problems: &mut Vec<P
         let why = "a session begins and ends once (the application's session.idle says when)";
         problems.push(field.problem(refuse(why)));
     }
+    if let Some(field) = &spec.r#final {
+        problems.push(field.problem(refuse("no other rule is about the same packet")));
+    }
 }
 
-fn direction(
-    spec: &RuleSpec,
-    signature: &Signature,
-    problems: &mut Vec<Problem>,
-) -> Option<Direction> {
-    if signature::is_session(signature) {
+fn direction(spec: &RuleSpec, terms: &Terms, problems: &mut Vec<Problem>) -> Option<Direction> {
+    if terms.session.is_some() {
         return None;
     }
     let field = spec.direction.as_ref();
-    match field.and_then(Field::get) {
-        None | Some(DirectionSpec::Uplink) => Some(Direction::Uplink),
-        Some(DirectionSpec::Any) => None,
-        Some(DirectionSpec::Downlink) => {
-            if let (Signature::HttpRequest(_), Some(field)) = (signature, field) {
-                problems.push(field.problem(
-                    "can never match with \"http\": requests go from the user to the application; \
-                     expected uplink or any",
-                ));
-            }
-            Some(Direction::Downlink)
+    if terms.flow_is_over() {
+        if let Some(field) = field {
+            let term = terms::in_words(terms);
+            problems.push(field.problem(format!(
+                "makes no sense with \"{term}\": a flow that is over has both directions; leave it \
+                 out"
+            )));
         }
+        return None;
     }
+    let asked = match field.and_then(Field::get) {
+        None => return Some(terms.message.as_ref().map_or(Direction::Uplink, message::usual_way)),
+        Some(DirectionSpec::Any) => return None,
+        Some(DirectionSpec::Uplink) => Direction::Uplink,
+        Some(DirectionSpec::Downlink) => Direction::Downlink,
+    };
+    if let (Some((only, why)), Some(field)) =
+        (terms.message.as_ref().and_then(message::only_way), field)
+        && only != asked
+    {
+        problems.push(field.problem(format!(
+            "can never match with \"{}\": {why}; expected {} or any",
+            terms::in_words(terms),
+            direction_word(only)
+        )));
+    }
+    Some(asked)
 }
 
 /// The bytes that were asked for, if that many can be.
@@ -137,23 +172,28 @@ fn asked_capture<'d>(
 fn capture(
     spec: &RuleSpec,
     asked: Option<(&Field<u64>, u16)>,
-    signature: &Signature,
+    terms: &Terms,
     problems: &mut Vec<Problem>,
 ) -> u16 {
     let bytes = asked.map_or(DEFAULT_CAPTURE, |(_, bytes)| bytes);
-    match signature {
-        Signature::TcpOpened | Signature::SessionStarted | Signature::SessionEnded => {
-            if let Some((field, 1..)) = asked {
-                let term = signature::term(signature);
-                problems.push(field.problem(format!(
-                    "makes no sense with \"{term}\", which has no payload; leave it out"
-                )));
-            }
-            0
+    if terms.session.is_some() || terms.flow.is_some() {
+        if let Some((field, 1..)) = asked {
+            let term = terms::in_words(terms);
+            problems.push(field.problem(format!(
+                "makes no sense with \"{term}\", which has no payload; leave it out"
+            )));
         }
-        Signature::UdpFirstPacket => bytes,
-        Signature::HttpRequest(request) => {
-            let needed = request_line(request);
+        return 0;
+    }
+    let needed = match (terms.signature(), &terms.payload) {
+        (Some(Signature::HttpRequest(request)), _) => request_line(&request),
+        (_, Some(payload)) => payload.reach(),
+        (_, None) => 0,
+    };
+    match asked {
+        // Left out: as many as the rule looks at.
+        None if terms.payload.is_some() => bytes.max(u16::try_from(needed).unwrap_or(u16::MAX)),
+        Some(_) | None => {
             if usize::from(bytes) < needed {
                 problems.push(too_short(spec, asked.map(|(field, _)| field), bytes, needed));
             }
@@ -183,47 +223,47 @@ fn too_short(spec: &RuleSpec, field: Option<&Field<u64>>, bytes: u16, needed: us
         true => format!("expected a capture of at least {needed}"),
         false => format!("expected a shorter path, as {MAX_CAPTURE} bytes is the most"),
     };
-    let message =
-        format!("{bytes} bytes cannot hold the request line this rule matches; {expected}");
+    let what = if spec_is_http(spec) { "the request line" } else { "the payload" };
+    let message = format!("{bytes} bytes cannot hold {what} this rule matches; {expected}");
     match field {
         Some(field) => field.problem(message),
         None => spec.r#match.problem(format!("the default capture of {message}")),
     }
 }
 
-/// The application serves what the signature looks at, and its users can reach it.
+fn spec_is_http(spec: &RuleSpec) -> bool {
+    spec.r#match.get().is_some_and(|terms| terms.payload.is_none())
+}
+
+/// The application serves what the terms looks at, and its users can reach it.
 fn can_match(
     spec: &RuleSpec,
-    signature: &Signature,
+    terms: &Terms,
     ue: &[IpNet],
     application: &Arc<Application>,
     problems: &mut Vec<Problem>,
 ) {
-    let needs = match signature {
-        Signature::TcpOpened | Signature::HttpRequest(_) => Some(Protocol::Tcp),
-        Signature::UdpFirstPacket => Some(Protocol::Udp),
-        Signature::SessionStarted | Signature::SessionEnded => None,
-    };
-    let serves = |protocol| application.endpoints.iter().any(|e| e.protocol == protocol);
-    if let Some(needs) = needs
-        && !serves(needs)
-    {
+    let usable = |protocol| transport(terms, protocol);
+    let served = |protocol| application.endpoints.iter().any(|e| e.protocol == protocol);
+    let reached = [Protocol::Tcp, Protocol::Udp].into_iter().any(|p| usable(p) && served(p));
+    if !reached {
+        let needs = if usable(Protocol::Tcp) { Protocol::Tcp } else { Protocol::Udp };
         problems.push(spec.r#match.problem(format!(
             "can never match: \"{}\" needs a {needs} endpoint, and application \"{}\" has none",
-            signature::term(signature),
+            terms::in_words(terms),
             application.name,
             needs = protocol_word(needs),
         )));
     }
     let family = |net: &IpNet| net.addr().is_ipv4();
-    let reached = |net: &IpNet| {
-        let usable = |e: &&crate::rules::model::Endpoint| needs.is_none_or(|p| e.protocol == p);
-        application.endpoints.iter().filter(usable).any(|e| family(&e.prefix) == family(net))
+    let of_family = |net: &IpNet| {
+        let mut usable = application.endpoints.iter().filter(|e| usable(e.protocol));
+        usable.any(|e| family(&e.prefix) == family(net))
     };
     if let Some(field) = &spec.ue
-        && needs.is_none_or(serves)
+        && reached
         && !ue.is_empty()
-        && !ue.iter().any(reached)
+        && !ue.iter().any(of_family)
     {
         let (these, those) = if family(&ue[0]) { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
         problems.push(field.problem(format!(
@@ -232,4 +272,18 @@ fn can_match(
             application.name
         )));
     }
+}
+
+/// Whether what the terms ask for can be seen over this transport.
+fn transport(terms: &Terms, protocol: Protocol) -> bool {
+    let flow = match &terms.flow {
+        None => true,
+        Some(flow) => {
+            // Only TCP has flags and tells of its begin and end.
+            let idle = flow.events.contains(&FlowEventKind::Idle) && flow.tcp_flags.is_empty();
+            protocol == Protocol::Tcp || idle
+        }
+    };
+    flow && (!terms.udp_first || protocol == Protocol::Udp)
+        && terms.message.as_ref().is_none_or(|message| message.kind().over(protocol))
 }

@@ -1,15 +1,20 @@
 //! Rules files as they are written. Each value keeps its place; what belongs together is checked
 //! in `check`. `detector rules schema` is made from these types.
 
+mod terms;
 mod value;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use value::{Data, Methods};
+pub use terms::{
+    CoapSpec, DnsSpec, FlowSpec, FlowTermSpec, GtpuSpec, HttpSpec, MatchSpec, MqttSpec, NotSpec,
+    PayloadSpec, PieceSpec, QuicSpec, RateSpec, SessionTerm, TlsSpec, UdpTerm,
+};
+pub use value::Data;
 
 use super::{
-    scalar::{EventType, PortRange, Uri, UrlPath},
+    scalar::{EventType, PortRange, Uri},
     template::Template,
 };
 use crate::yaml::{Cidr, Field, Name, Period};
@@ -135,14 +140,22 @@ pub struct RuleSpec {
     /// Only these users, by address or prefix; all if left out.
     #[serde(default)]
     pub ue: Option<Field<Vec<Field<Cidr>>>>,
-    /// Only packets of this direction; `uplink` if left out. Not for `session` rules.
+    /// Only packets of this direction; if left out, the one in which such messages go. Not for
+    /// `session` rules, nor for flows that are over.
     #[serde(default)]
     pub direction: Option<Field<DirectionSpec>>,
-    /// What must be seen: exactly one term.
+    /// What must be seen: all terms that stand here.
     pub r#match: Field<MatchSpec>,
     /// Whether it fires only inside a session that the user began; `optional` if left out.
     #[serde(default)]
     pub session: Option<Field<SessionNeed>>,
+    /// Of the rules that match the same packet, the highest goes first; 0 if left out.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: Option<Field<i64>>,
+    /// When it matches, rules of lower priority of its application do not; `false` if left out.
+    #[serde(default)]
+    pub r#final: Option<Field<bool>>,
     /// At most one event per user in this time.
     #[serde(default)]
     pub every: Option<Field<Period>>,
@@ -176,69 +189,6 @@ pub enum SessionNeed {
     Required,
     /// Fire with or without.
     Optional,
-}
-
-/// What must be seen: exactly one term.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct MatchSpec {
-    /// The start of an HTTP/1 request.
-    #[serde(default)]
-    pub http: Option<Field<HttpSpec>>,
-    /// `opened`: the first SYN of a TCP connection.
-    #[serde(default)]
-    pub flow: Option<Field<FlowTerm>>,
-    /// `first-packet`: the first packet of a UDP flow.
-    #[serde(default)]
-    pub udp: Option<Field<UdpTerm>>,
-    /// `started` or `ended`: the begin or end of a user's session with the application.
-    #[serde(default)]
-    pub session: Option<Field<SessionTerm>>,
-}
-
-/// Which HTTP requests; all if empty.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpSpec {
-    /// One method or a list; every method if left out.
-    #[serde(default)]
-    pub method: Option<Field<Methods>>,
-    /// Exactly this path, the query not counted.
-    #[serde(default)]
-    pub path: Option<Field<UrlPath>>,
-    /// Paths that begin with this.
-    #[serde(default)]
-    pub path_prefix: Option<Field<UrlPath>>,
-}
-
-/// What a TCP connection does.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum FlowTerm {
-    /// Its first SYN.
-    Opened,
-}
-
-/// What a UDP flow does.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum UdpTerm {
-    /// Its first packet.
-    FirstPacket,
-}
-
-/// What a session does.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum SessionTerm {
-    /// It begins.
-    Started,
-    /// It ends.
-    Ended,
 }
 
 /// The event a rule emits.

@@ -1,4 +1,4 @@
-//! The two values that may be written in several ways: methods and event data.
+//! Event data: any tree.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,62 +8,7 @@ use serde::{
     de::{self, MapAccess, SeqAccess, Visitor},
 };
 
-use crate::{
-    rules::{scalar::Method, template::Template},
-    yaml::{Field, Scalar},
-};
-
-/// One method or several.
-#[derive(Debug)]
-pub enum Methods {
-    /// One word.
-    One(Method),
-    /// A list.
-    Many(Vec<Field<Method>>),
-}
-
-impl<'de> Deserialize<'de> for Methods {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Methods;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(Method::EXPECTED)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Methods, E> {
-                Method::parse(text).map(Methods::One).map_err(E::custom)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Methods, A::Error> {
-                let mut methods = Vec::new();
-                while let Some(method) = seq.next_element()? {
-                    methods.push(method);
-                }
-                Ok(Methods::Many(methods))
-            }
-        }
-        deserializer.deserialize_any(OneOrMany)
-    }
-}
-
-impl JsonSchema for Methods {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Methods".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let method = Method::schema();
-        schemars::json_schema!({
-            "anyOf": [method, {"type": "array", "items": method, "minItems": 1}],
-        })
-    }
-}
+use crate::{rules::template::Template, yaml::Field};
 
 /// Any tree; its strings are templates, and keep their places.
 #[derive(Debug)]

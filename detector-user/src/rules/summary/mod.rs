@@ -1,14 +1,16 @@
 //! A rule set in words: what each application is and what each rule needs.
 
+mod words;
+
 use std::{sync::Arc, time::Duration};
 
 use comfy_table::{ContentArrangement, Table, presets};
-use detector_common::http::HttpMethod;
+use detector_common::packet::Protocol;
 use serde::Serialize;
 
 use super::{
     field::{direction, protocol},
-    model::{Application, Endpoint, HttpRequestMatch, PathMatch, Rule, RuleSet, Signature},
+    model::{Application, Endpoint, Rule, RuleSet, Signature},
 };
 
 /// An application in words.
@@ -37,6 +39,14 @@ pub struct RuleSummary {
     pub application: String,
     /// What it fires on, e.g. `uplink http POST /buy`.
     pub fires_on: String,
+    /// Who decides whether it matches: `kernel` or `user space`.
+    pub decided_in: &'static str,
+    /// What of the application's traffic goes to user space for it.
+    pub sent: String,
+    /// Of the rules that match, the highest goes first.
+    pub priority: i32,
+    /// Whether rules of lower priority do not match when it does.
+    pub r#final: bool,
     /// Payload bytes copied for each match.
     pub payload_bytes: u16,
     /// Whether it fires only inside a session.
@@ -76,6 +86,10 @@ impl RuleSummary {
             name: rule.name.clone(),
             application: rule.application.name.clone(),
             fires_on: fires_on(rule),
+            decided_in: if rule.signature().is_some() { "kernel" } else { "user space" },
+            sent: sent(rule),
+            priority: rule.priority,
+            r#final: rule.is_final,
             payload_bytes: rule.capture,
             needs_session: rule.needs_session,
             every: rule.every.map(duration),
@@ -88,7 +102,10 @@ impl RuleSummary {
             (self.payload_bytes > 0).then(|| format!("{} payload bytes", self.payload_bytes));
         let session = self.needs_session.then(|| "an open session".to_owned());
         let every = self.every.as_ref().map(|every| format!("one per {every} and user"));
-        let needs: Vec<String> = [payload, session, every].into_iter().flatten().collect();
+        let priority = (self.priority != 0).then(|| format!("priority {}", self.priority));
+        let last = self.r#final.then(|| "final".to_owned());
+        let needs = [payload, session, every, priority, last];
+        let needs: Vec<String> = needs.into_iter().flatten().collect();
         if needs.is_empty() { "nothing".to_owned() } else { needs.join(", ") }
     }
 }
@@ -100,10 +117,26 @@ pub fn table(set: &RuleSet) -> String {
         let ends = format!("after {} idle, {} once closed", a.idle, a.linger);
         applications.add_row([a.name, a.endpoints.join("\n"), ends, a.rules.to_string()]);
     }
-    let mut rules = new_table(["RULE", "APPLICATION", "FIRES ON", "NEEDS", "EMITS"]);
+    let mut rules = new_table([
+        "RULE",
+        "APPLICATION",
+        "FIRES ON",
+        "NEEDS",
+        "DECIDED IN",
+        "SENT THERE",
+        "EMITS",
+    ]);
     for r in RuleSummary::all(set) {
         let needs = r.needs();
-        rules.add_row([r.name, r.application, r.fires_on, needs, r.emits]);
+        rules.add_row([
+            r.name,
+            r.application,
+            r.fires_on,
+            needs,
+            r.decided_in.to_owned(),
+            r.sent,
+            r.emits,
+        ]);
     }
     let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut parts = Vec::new();
@@ -130,16 +163,9 @@ fn new_table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 fn fires_on(rule: &Rule) -> String {
-    let what = match &rule.signature {
-        Signature::TcpOpened => "TCP connection opened".to_owned(),
-        Signature::UdpFirstPacket => "first packet of a UDP flow".to_owned(),
-        Signature::HttpRequest(request) => http(request),
-        Signature::SessionStarted => "session started".to_owned(),
-        Signature::SessionEnded => "session ended".to_owned(),
-    };
     let mut words: Vec<String> =
         rule.direction.map(|d| direction(d).to_owned()).into_iter().collect();
-    words.push(what);
+    words.push(words::terms(&rule.terms));
     if !rule.ue.is_empty() {
         let ue: Vec<String> = rule.ue.iter().map(ToString::to_string).collect();
         words.push(format!("by {}", ue.join(", ")));
@@ -147,14 +173,36 @@ fn fires_on(rule: &Rule) -> String {
     words.join(" ")
 }
 
-fn http(request: &HttpRequestMatch) -> String {
-    let methods: Vec<&str> = request.methods.iter().map(|m: &HttpMethod| m.token()).collect();
-    let methods = if methods.is_empty() { "request".to_owned() } else { methods.join("|") };
-    match &request.path {
-        PathMatch::Any => format!("HTTP {methods}"),
-        PathMatch::Exact(path) => format!("HTTP {methods} {path}"),
-        PathMatch::Prefix(prefix) => format!("HTTP {methods} {prefix}..."),
+/// What of the application's traffic goes to user space for this rule.
+fn sent(rule: &Rule) -> String {
+    let tcp = rule.application.endpoints.iter().any(|e| e.protocol == Protocol::Tcp);
+    let udp = rule.application.endpoints.iter().any(|e| e.protocol == Protocol::Udp);
+    if let Some(signature) = rule.signature() {
+        return match signature {
+            Signature::SessionStarted | Signature::SessionEnded => "notices of sessions",
+            Signature::TcpOpened | Signature::UdpFirstPacket | Signature::HttpRequest(_) => {
+                "matches only"
+            }
+        }
+        .to_owned();
     }
+    let needs = rule.needs();
+    [
+        (needs.opened, "SYNs"),
+        (needs.udp_first, "first packets of UDP flows"),
+        (needs.closed || needs.idle.is_some(), "ends of flows"),
+        (needs.tcp_flags, "packets with the flags"),
+        (needs.payload_start, "payloads that begin so"),
+        (
+            needs.streams && tcp,
+            "the first 16 KiB of TCP flows each way, then what begins a message",
+        ),
+        (needs.datagrams && udp, "UDP payloads that look like it"),
+    ]
+    .into_iter()
+    .filter_map(|(needed, what)| needed.then_some(what))
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 fn endpoint(endpoint: &Endpoint) -> String {

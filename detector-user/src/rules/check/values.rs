@@ -1,0 +1,33 @@
+//! Lists of alternatives: none of them empty, nothing in them twice.
+
+use crate::yaml::{Field, OneOrMany, Problem};
+
+/// The values of a field that may be one or a list; empty if it was left out.
+pub(super) fn values<T, U: PartialEq>(
+    field: Option<&Field<OneOrMany<T>>>,
+    what: &str,
+    problems: &mut Vec<Problem>,
+    mut usable: impl FnMut(&T) -> U,
+    text: impl Fn(&U) -> String,
+) -> Vec<U> {
+    let Some((field, value)) = field.and_then(|field| Some((field, field.get()?))) else {
+        return Vec::new();
+    };
+    let list = match value {
+        OneOrMany::One(one) => return vec![usable(one)],
+        OneOrMany::Many(list) => list,
+    };
+    if list.is_empty() {
+        problems.push(field.problem(format!(
+            "is empty; expected at least one {what}, or leave it out for every {what}"
+        )));
+    }
+    let mut values = Vec::new();
+    for (field, value) in list.iter().filter_map(|field| Some((field, usable(field.get()?)))) {
+        match values.contains(&value) {
+            true => problems.push(field.problem(format!("{} is listed twice", text(&value)))),
+            false => values.push(value),
+        }
+    }
+    values
+}

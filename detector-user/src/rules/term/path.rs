@@ -1,0 +1,191 @@
+//! Paths of requests: exact, by prefix, by glob, by regular expression.
+
+use globset::{GlobBuilder, GlobMatcher};
+use regex::{Regex, RegexBuilder};
+use schemars::Schema;
+
+use crate::yaml::{Scalar, scalar};
+
+/// Compiled size at which a pattern is refused: no rules file may take the agent's memory.
+const SIZE_LIMIT: usize = 64 << 10;
+
+/// Which paths. Compared as sent (percent-encoding kept), case-sensitively, without the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathPattern {
+    /// Exactly this path.
+    Exact(String),
+    /// Paths that begin with this.
+    Prefix(String),
+    /// `*` within a segment, `**` over segments.
+    Glob(PathGlob),
+    /// A regular expression that is found anywhere in the path.
+    Regex(PathRegex),
+}
+
+impl PathPattern {
+    /// Whether it is one of these paths.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            Self::Glob(glob) => glob.0.is_match(path),
+            Self::Regex(regex) => regex.0.is_match(path),
+        }
+    }
+
+    /// In words, for tables.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Exact(path) => path.clone(),
+            Self::Prefix(prefix) => format!("{prefix}..."),
+            Self::Glob(glob) => glob.0.glob().glob().to_owned(),
+            Self::Regex(regex) => format!("~{}", regex.0.as_str()),
+        }
+    }
+}
+
+/// A glob over a whole path.
+#[derive(Clone, Debug)]
+pub struct PathGlob(GlobMatcher);
+scalar!(PathGlob);
+
+impl PartialEq for PathGlob {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.glob() == other.0.glob()
+    }
+}
+impl Eq for PathGlob {}
+
+impl Scalar for PathGlob {
+    const EXPECTED: &'static str =
+        "a path with * (within a segment) or ** (over segments), e.g. /api/*/buy";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Some((path, _)) = text.split_once('#') {
+            return Err(format!(
+                "\"{text}\" has a fragment, which is never sent; expected {}; did you mean \"{path}\"?",
+                Self::EXPECTED
+            ));
+        }
+        if !text.starts_with(['/', '*', '{', '[', '?']) {
+            return Err(format!(
+                "\"{text}\" is never a path, which begins with \"/\"; expected {}; did you mean \"/{text}\"?",
+                Self::EXPECTED
+            ));
+        }
+        let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
+        glob.map(|glob| Self(glob.compile_matcher())).map_err(|e| {
+            format!("\"{text}\" is no glob ({}); expected {}", e.kind(), Self::EXPECTED)
+        })
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A path with * (within a segment), ** (over segments), ?, [ab], {a,b}.",
+            "examples": ["/api/*/buy", "/static/**"],
+        })
+    }
+}
+
+/// A regular expression of the `regex` crate: it runs in time linear in the path.
+#[derive(Clone, Debug)]
+pub struct PathRegex(Regex);
+scalar!(PathRegex);
+
+impl PartialEq for PathRegex {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+impl Eq for PathRegex {}
+
+impl Scalar for PathRegex {
+    const EXPECTED: &'static str = "a regular expression such as ^/api/v[0-9]+/buy$";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // Its syntax error is a drawing over several lines; the position is said in words.
+        if let Err(error) = regex_syntax::Parser::new().parse(text) {
+            let (what, at) = match &error {
+                regex_syntax::Error::Parse(e) => (e.kind().to_string(), e.span().start.offset),
+                regex_syntax::Error::Translate(e) => (e.kind().to_string(), e.span().start.offset),
+                _ => (error.to_string().replace('\n', " "), 0),
+            };
+            let at = text.get(..at).map_or(1, |before| before.chars().count() + 1);
+            return Err(format!(
+                "is no regular expression: {what}, at character {at}; expected {}",
+                Self::EXPECTED
+            ));
+        }
+        if text
+            .strip_prefix('^')
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+            && !text.contains('|')
+        {
+            return Err(format!(
+                "\"{text}\" is never in a path, which begins with \"/\"; expected {}; did you mean \"^/{}\"?",
+                Self::EXPECTED,
+                &text[1..]
+            ));
+        }
+        let regex =
+            RegexBuilder::new(text).size_limit(SIZE_LIMIT).dfa_size_limit(SIZE_LIMIT).build();
+        regex.map(Self).map_err(|_| {
+            format!(
+                "is too large once compiled (over {} KiB); expected a shorter expression or smaller counts",
+                SIZE_LIMIT >> 10
+            )
+        })
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A regular expression (RE2 syntax), found anywhere in the path.",
+            "format": "regex",
+            "examples": ["^/api/v[0-9]+/buy$"],
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glob(text: &str) -> PathPattern {
+        PathPattern::Glob(PathGlob::parse(text).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    #[test]
+    fn a_star_stays_within_a_segment_and_two_do_not() {
+        assert!(glob("/api/*/buy").matches("/api/v1/buy"));
+        assert!(!glob("/api/*/buy").matches("/api/v1/x/buy"));
+        assert!(glob("/static/**").matches("/static/a/b.js"));
+        assert!(glob("/a{b,c}").matches("/ac") && !glob("/a{b,c}").matches("/ad"));
+        assert!(!glob("/buy").matches("/buy/1"));
+    }
+
+    #[test]
+    fn a_regex_is_found_anywhere() {
+        let regex = |text| PathPattern::Regex(PathRegex::parse(text).unwrap());
+        assert!(regex("/v[0-9]+/").matches("/api/v12/buy"));
+        assert!(!regex("^/v[0-9]+/").matches("/api/v12/buy"));
+    }
+
+    #[test]
+    fn bad_patterns_say_where_and_what_instead() {
+        let said = PathRegex::parse("^/ü(a").unwrap_err();
+        assert!(said.contains("unclosed group, at character 4"), "{said}");
+        assert!(PathRegex::parse("(a{1000}){1000}").unwrap_err().contains("too large"));
+        assert!(PathRegex::parse("^api/").unwrap_err().ends_with("did you mean \"^/api/\"?"));
+        assert!(PathGlob::parse("api/*").unwrap_err().ends_with("did you mean \"/api/*\"?"));
+        assert!(PathGlob::parse("/a[").unwrap_err().contains("is no glob"));
+    }
+
+    #[test]
+    fn an_exploding_regex_takes_no_time() {
+        // Backtracking engines need longer than the universe is old.
+        let regex = PathPattern::Regex(PathRegex::parse("^/(a+)+$").unwrap());
+        assert!(!regex.matches(&format!("/{}!", "a".repeat(8_000))));
+    }
+}
