@@ -8,12 +8,15 @@ use super::model::{Rule, Signature};
 pub(super) fn inspection<'a>(rules: impl Iterator<Item = &'a Rule>) -> ApplicationEntry {
     let mut entry = ApplicationEntry::default();
     for rule in rules {
-        entry.inspect |= match &rule.signature {
-            Signature::HttpRequest(_) => want::CUT_REQUESTS,
-            Signature::TcpOpened
-            | Signature::UdpFirstPacket
-            | Signature::SessionStarted
-            | Signature::SessionEnded => 0,
+        entry.inspect |= match rule.signature() {
+            Some(Signature::HttpRequest(_)) => want::CUT_REQUESTS,
+            Some(
+                Signature::TcpOpened
+                | Signature::UdpFirstPacket
+                | Signature::SessionStarted
+                | Signature::SessionEnded,
+            )
+            | None => 0,
         };
     }
     entry
