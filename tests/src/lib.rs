@@ -3,7 +3,7 @@
 //!
 //! [`netns`] (namespaces and veth pairs), [`edge`] and [`ggsn`] (a whole network of them), [`frames`] (packets to order), [`app`] (the application
 //! behind N6) and [`client`] (its users), [`receiver`] (an HTTP endpoint for CloudEvents that
-//! answers as told), [`process`] and [`agent`] (programs under test).
+//! answers as told), [`relay`] (keeps what passes), [`process`] and [`agent`] (programs under test).
 
 pub mod agent;
 pub mod app;
@@ -16,6 +16,7 @@ pub mod ggsn;
 pub mod netns;
 pub mod process;
 pub mod receiver;
+pub mod relay;
 pub mod root;
 mod server;
 pub mod wait;
