@@ -6,6 +6,7 @@ mod observe;
 mod pins;
 mod reader;
 mod reload;
+mod sinks;
 
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,8 +22,8 @@ use tracing::{info, warn};
 use crate::{
     admin::{Admin, Readiness},
     attach::{Attacher, Changes, State, Watcher, trouble::Level},
-    config::{Config, Environment, Sink},
-    deliver::{self, Delivery, HttpSettings, Target},
+    config::{Config, Environment},
+    deliver::Delivery,
     metrics::Metrics,
     source::kernel::{Kernel, KernelLimits, KernelLog},
 };
@@ -107,7 +108,7 @@ impl Agent {
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
         let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
         readiness.met(RULES);
-        let delivery = Arc::new(start_delivery(&config, output, &metrics)?);
+        let delivery = Arc::new(sinks::start(&config, output, &metrics)?);
         let give_up = CancellationToken::new();
         let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
         let reader = reader::Reader::start(ring, sessions, notes, reloader.history(), events)?;
@@ -222,40 +223,13 @@ impl Agent {
                 delivered = report.delivered,
                 failed = report.failed,
                 left = report.left,
+                kept = report.kept,
                 "stopped"
             );
         }
         admin_stop.cancel();
         read.context("the reader thread")?
     }
-}
-
-fn start_delivery(config: &Config, output: Output, metrics: &Metrics) -> anyhow::Result<Delivery> {
-    let target = match &config.sink {
-        Some(Sink::Url(url)) => Target::Http(url.clone()),
-        Some(Sink::Stdout) => Target::Stdout,
-        Some(Sink::File(path)) => Target::File(path.clone()),
-        None => anyhow::bail!(
-            "no sink: set spec.sink in the config (url, stdout or file), or K_SINK in the environment"
-        ),
-    };
-    let http = HttpSettings {
-        timeout: config.delivery.timeout,
-        idle_connections: config.delivery.concurrency,
-        ..HttpSettings::default()
-    };
-    let settings = deliver::Config {
-        capacity: config.delivery.queue,
-        workers: config.delivery.concurrency,
-        retry: deliver::retry::Policy {
-            retries: config.delivery.retries,
-            first_wait: config.delivery.backoff,
-            ..deliver::retry::Policy::default()
-        },
-        observer: events::observer(output),
-        ..deliver::Config::default()
-    };
-    Ok(Delivery::start(&settings, vec![target.open(&http)?], metrics))
 }
 
 fn say(changes: &Changes) {

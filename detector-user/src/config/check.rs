@@ -7,11 +7,13 @@ use std::{
 };
 
 use super::{
-    Admin, Config, Delivery, Limits, Sink, UePool,
+    Admin, Config, DeadLettersConfig, Delivery, Limits, SpoolConfig, UePool,
     environment::{self, Environment},
     raw::{
-        ConfigDocument, ConfigSpec, DeliverySpec, LimitsSpec, NodeName, PinSpec, SinkSpec, SinkUrl,
+        ConfigDocument, ConfigSpec, DeadLettersSpec, DeliverySpec, LimitsSpec, NodeName, PinSpec,
+        SpoolSpec,
     },
+    sinks,
 };
 use crate::{
     attach::DeviceWish,
@@ -34,9 +36,9 @@ pub(super) fn check(
         devices: devices(spec, problems),
         ue_pools: ue_pools(spec, problems),
         rules: rules(spec, directory, problems),
-        sink: sink(spec, directory, environment, problems),
+        sinks: sinks::sinks(spec, directory, environment, problems),
         ce_overrides: environment::ce_overrides(environment, problems),
-        delivery: delivery(spec.delivery.as_ref().and_then(Field::get), problems),
+        delivery: delivery(spec.delivery.as_ref().and_then(Field::get), directory, problems),
         admin: admin(spec),
         limits: limits(spec.limits.as_ref().and_then(Field::get), problems),
         pin: spec.pin.as_ref().and_then(|field| pin(field, problems)),
@@ -73,7 +75,7 @@ fn node(spec: &ConfigSpec, environment: &Environment, problems: &mut Vec<Problem
 }
 
 /// The list's good items; an empty list is a problem.
-fn items<'d, T>(
+pub(super) fn items<'d, T>(
     field: &'d Field<Vec<Field<T>>>,
     what: &str,
     problems: &mut Vec<Problem>,
@@ -128,66 +130,41 @@ fn rules(spec: &ConfigSpec, directory: &Path, problems: &mut Vec<Problem>) -> Ve
     paths.into_iter().map(|path| directory.join(path)).collect()
 }
 
-fn sink(
-    spec: &ConfigSpec,
-    directory: &Path,
-    environment: &Environment,
-    problems: &mut Vec<Problem>,
-) -> Option<Sink> {
-    if let Some(field) = &spec.sink {
-        return configured_sink(field, directory, problems);
-    }
-    match SinkUrl::parse(environment.get("K_SINK")?) {
-        Ok(url) => Some(Sink::Url(url.0)),
-        Err(message) => {
-            problems.push(environment::problem("K_SINK", message));
-            None
-        }
-    }
-}
-
-fn configured_sink(
-    field: &Field<SinkSpec>,
-    directory: &Path,
-    problems: &mut Vec<Problem>,
-) -> Option<Sink> {
-    match field.get()? {
-        SinkSpec { url: Some(url), stdout: None, file: None } => {
-            Some(Sink::Url(url.get()?.0.clone()))
-        }
-        SinkSpec { url: None, stdout: Some(stdout), file: None } => {
-            stdout.get().map(|_| Sink::Stdout)
-        }
-        SinkSpec { url: None, stdout: None, file: Some(file) } => {
-            Some(Sink::File(directory.join(file.get()?.path.get()?)))
-        }
-        SinkSpec { url, stdout, file } => {
-            let there = [url.is_some(), stdout.is_some(), file.is_some()];
-            let count = there.into_iter().filter(|there| *there).count();
-            problems.push(field.problem(format!(
-                "names {count} sinks; expected exactly one of url, stdout: {{}}, file"
-            )));
-            None
-        }
-    }
-}
-
 fn admin(spec: &ConfigSpec) -> Admin {
     let listen = spec.admin.as_ref().and_then(Field::get).and_then(|admin| admin.listen.as_ref());
     listen.and_then(Field::get).map_or_else(Admin::default, |listen| Admin { listen: listen.0 })
 }
 
-fn delivery(spec: Option<&DeliverySpec>, problems: &mut Vec<Problem>) -> Delivery {
+/// Where a package or a container has room for it.
+const SPOOL: &str = "/var/lib/detector/spool";
+const DEAD_LETTERS: u64 = 16 << 20;
+
+fn delivery(
+    spec: Option<&DeliverySpec>,
+    directory: &Path,
+    problems: &mut Vec<Problem>,
+) -> Delivery {
     let default = Delivery::default();
     let Some(spec) = spec else { return default };
     let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
     let mut checker = Checker { problems };
+    let spool = spec.spool.as_ref().and_then(Field::get);
+    let spool = spool.map(|spec| self::spool(spec, directory, &mut checker));
+    let dead_letters = spec.dead_letters.as_ref().and_then(Field::get);
+    let dead_letters = dead_letters.and_then(|spec| dead_letters_at(spec, directory, &mut checker));
+    let beside = || {
+        let directory = spool.as_ref()?.directory.join("dead-letters");
+        Some(DeadLettersConfig { directory, max_bytes: DEAD_LETTERS })
+    };
     Delivery {
         timeout: checker.period(&spec.timeout, default.timeout, ms, day),
         retries: checker.number(&spec.retries, default.retries, 0, 100),
         backoff: checker.period(&spec.backoff, default.backoff, ms, day),
         concurrency: checker.number(&spec.concurrency, default.concurrency, 1, 1_024),
         queue: checker.number(&spec.queue, default.queue, 1, 1 << 20),
+        budget: checker.period(&spec.budget, default.budget, ms, 30 * day),
+        dead_letters: dead_letters.or_else(beside),
+        spool,
     }
 }
 
@@ -204,6 +181,31 @@ fn pin(field: &Field<PinSpec>, problems: &mut Vec<Problem>) -> Option<PathBuf> {
     Some(path)
 }
 
+fn spool(spec: &SpoolSpec, directory: &Path, checker: &mut Checker<'_>) -> SpoolConfig {
+    let default = crate::spool::Limits::default();
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    let least = crate::spool::Limits::LEAST_BYTES;
+    let path = spec.directory.as_ref().and_then(Field::get).map_or(SPOOL, String::as_str);
+    SpoolConfig {
+        directory: directory.join(path),
+        limits: crate::spool::Limits {
+            max_bytes: checker.bytes(&spec.max_size, default.max_bytes, least, 1 << 36),
+            max_age: checker.period(&spec.max_age, default.max_age, second, 365 * day),
+            fsync: there(&spec.fsync).map_or(default.fsync, |(_, fsync)| fsync.0),
+            when_full: there(&spec.when_full).map_or(default.when_full, |(_, full)| *full),
+        },
+    }
+}
+
+fn dead_letters_at(
+    spec: &DeadLettersSpec,
+    directory: &Path,
+    checker: &mut Checker<'_>,
+) -> Option<DeadLettersConfig> {
+    let max_bytes = checker.bytes(&spec.max_size, DEAD_LETTERS, 64 << 10, 1 << 36);
+    Some(DeadLettersConfig { directory: directory.join(spec.directory.get()?), max_bytes })
+}
+
 fn limits(spec: Option<&LimitsSpec>, problems: &mut Vec<Problem>) -> Limits {
     let default = Limits::default();
     let Some(spec) = spec else { return default };
@@ -215,8 +217,8 @@ fn limits(spec: Option<&LimitsSpec>, problems: &mut Vec<Problem>) -> Limits {
     }
 }
 
-struct Checker<'a> {
-    problems: &'a mut Vec<Problem>,
+pub(super) struct Checker<'a> {
+    pub(super) problems: &'a mut Vec<Problem>,
 }
 
 impl Checker<'_> {
@@ -232,7 +234,22 @@ impl Checker<'_> {
         period.0
     }
 
-    fn number<T: TryFrom<u64>>(
+    pub(super) fn bytes(
+        &mut self,
+        field: &Option<Field<ByteSize>>,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> u64 {
+        let Some((field, &ByteSize(bytes))) = there(field) else { return default };
+        if !(least..=most).contains(&bytes) {
+            let message = format!("{bytes} bytes are out of range; expected {least} to {most}");
+            self.problems.push(field.problem(message));
+        }
+        bytes
+    }
+
+    pub(super) fn number<T: TryFrom<u64>>(
         &mut self,
         field: &Option<Field<u64>>,
         default: T,

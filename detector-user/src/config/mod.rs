@@ -5,6 +5,7 @@ mod check;
 mod device;
 mod environment;
 mod raw;
+mod sinks;
 
 use std::{
     net::SocketAddr,
@@ -17,11 +18,12 @@ use ipnet::IpNet;
 use url::Url;
 
 pub use environment::Environment;
-pub use raw::ConfigDocument;
+pub use raw::{ConfigDocument, ContentMode};
 
 use crate::{
     attach::DeviceWish,
     cloudevent::Overrides,
+    spool,
     yaml::{self, Place, Problem, Problems},
 };
 
@@ -38,8 +40,8 @@ pub struct Config {
     pub ue_pools: Vec<UePool>,
     /// Rules files and directories; never empty. Relative ones are joined to the config's directory.
     pub rules: Vec<PathBuf>,
-    /// Where events go: the config's `sink`, else `K_SINK`.
-    pub sink: Option<Sink>,
+    /// Where events go: the config's `sinks` or `sink`, else `K_SINK`. Names are unique.
+    pub sinks: Vec<SinkConfig>,
     /// Extension attributes set on every event (`K_CE_OVERRIDES`).
     pub ce_overrides: Overrides,
     /// How events are delivered.
@@ -61,19 +63,73 @@ pub struct UePool {
     pub cidr: IpNet,
 }
 
+/// One place where events go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// In metrics, logs and directories.
+    pub name: String,
+    /// Rules whose events go there; empty means all.
+    pub rules: Vec<glob::Pattern>,
+    /// Where.
+    pub sink: Sink,
+}
+
 /// Where events go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sink {
-    /// POSTed here; `http` or `https`, with a host.
-    Url(Url),
+    /// POSTed.
+    Http(HttpConfig),
     /// One JSON line each on standard output.
     Stdout,
     /// One JSON line each, appended.
-    File(PathBuf),
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Begun anew when it would get bigger.
+        max_bytes: Option<u64>,
+        /// Old files that are kept.
+        keep: usize,
+    },
+}
+
+/// How to POST.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// `http` or `https`, with a host.
+    pub url: Url,
+    /// How events are written.
+    pub mode: ContentMode,
+    /// Authorities to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// Authorities to trust besides, in PEM (`K_CA_CERTS`).
+    pub more_ca: Option<String>,
+    /// The agent's certificate and private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Where the bearer token is.
+    pub token: Option<TokenConfig>,
+}
+
+impl HttpConfig {
+    /// A URL without further ado.
+    pub fn of(url: Url) -> Self {
+        let mode = ContentMode::default();
+        Self { url, mode, ca: None, more_ca: None, identity: None, token: None }
+    }
+}
+
+/// A bearer token that somebody else keeps fresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenConfig {
+    /// The file.
+    pub file: PathBuf,
+    /// That the file is not there is no error: a SinkBinding mounts it only with OIDC.
+    pub optional: bool,
+    /// What the token must be for.
+    pub audience: Option<String>,
 }
 
 /// How events are delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// For one attempt, from connect to the end of the answer.
     pub timeout: Duration,
@@ -81,10 +137,41 @@ pub struct Delivery {
     pub retries: u32,
     /// Pause before the first retry; doubles with each.
     pub backoff: Duration,
-    /// Requests in flight.
+    /// Most requests in flight at a sink.
     pub concurrency: usize,
-    /// Events that wait or are being sent; then the agent stops reading the ring buffer.
+    /// Events that wait in memory or are being sent.
     pub queue: usize,
+    /// An event that is older is not tried again.
+    pub budget: Duration,
+    /// Where events wait while a sink does not take them.
+    pub spool: Option<SpoolConfig>,
+    /// Where events go that a sink will never take.
+    pub dead_letters: Option<DeadLettersConfig>,
+}
+
+/// Events on disk; each sink has a directory of its own below.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Of each sink.
+    pub limits: spool::Limits,
+}
+
+/// Dead letter files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLettersConfig {
+    /// The directory; the file of a sink is `<sink>.jsonl`.
+    pub directory: PathBuf,
+    /// Of each file.
+    pub max_bytes: u64,
+}
+
+impl DeadLettersConfig {
+    /// The file of a sink.
+    pub fn file(&self, sink: &str) -> PathBuf {
+        self.directory.join(format!("{sink}.jsonl"))
+    }
 }
 
 /// Knative's own sources: 5 retries, exponential from 50 ms.
@@ -94,8 +181,11 @@ impl Default for Delivery {
             timeout: Duration::from_secs(10),
             retries: 5,
             backoff: Duration::from_millis(50),
-            concurrency: 8,
+            concurrency: 64,
             queue: 4_096,
+            budget: Duration::from_secs(86_400),
+            spool: None,
+            dead_letters: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use url::Url;
 use crate::{
     attach::{DevicePattern, Directions, Hook},
     rules::raw::{ApiVersion, Metadata},
+    spool::{Fsync, WhenFull},
     yaml::{ByteSize, Cidr, Field, Name, Period, Scalar, scalar},
 };
 
@@ -54,9 +55,13 @@ pub struct ConfigSpec {
     /// Rules files and directories, relative to this file; at least one.
     #[schemars(length(min = 1))]
     pub rules: Field<Vec<Field<String>>>,
-    /// Where events go; K_SINK if left out.
+    /// Where events go; K_SINK if neither this nor `sinks` is there.
     #[serde(default)]
     pub sink: Option<Field<SinkSpec>>,
+    /// Where events go, if to several places.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub sinks: Option<Field<Vec<Field<SinkSpec>>>>,
     /// How events are delivered.
     #[serde(default)]
     pub delivery: Option<Field<DeliverySpec>>,
@@ -96,20 +101,73 @@ pub struct UePoolSpec {
     pub cidr: Field<Cidr>,
 }
 
-/// Where events go: exactly one.
+/// Where events go: exactly one of url, stdout and file.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct SinkSpec {
+    /// Unique among the sinks; needed in `sinks`.
+    #[serde(default)]
+    pub name: Option<Field<Name>>,
+    /// Rules whose events go there, names or patterns with `*`; all if left out.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub rules: Option<Field<Vec<Field<RulePattern>>>>,
     /// POSTed to this URL.
     #[serde(default)]
     pub url: Option<Field<SinkUrl>>,
+    /// How events are written to a URL: `binary` if left out.
+    #[serde(default)]
+    pub mode: Option<Field<ContentMode>>,
+    /// Certificates for an https URL.
+    #[serde(default)]
+    pub tls: Option<Field<TlsSpec>>,
+    /// A token for the URL.
+    #[serde(default)]
+    pub oidc: Option<Field<OidcSpec>>,
     /// One JSON line each on standard output: `stdout: {}`.
     #[serde(default)]
     pub stdout: Option<Field<StdoutSpec>>,
     /// One JSON line each, appended to a file.
     #[serde(default)]
     pub file: Option<Field<FileSpec>>,
+}
+
+/// Content mode of the CloudEvents HTTP binding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum ContentMode {
+    /// Attributes in headers, data in the body.
+    #[default]
+    Binary,
+    /// The whole event as JSON in the body.
+    Structured,
+}
+
+/// Certificates, in PEM. Changed files are read again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSpec {
+    /// Authorities to trust, instead of the system's.
+    #[serde(default)]
+    pub ca: Option<Field<String>>,
+    /// The agent's own certificate, for mutual TLS; with `key`.
+    #[serde(default)]
+    pub cert: Option<Field<String>>,
+    /// Its private key.
+    #[serde(default)]
+    pub key: Option<Field<String>>,
+}
+
+/// A bearer token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OidcSpec {
+    /// A file that somebody keeps fresh, as Kubernetes does with a projected token.
+    pub token_file: Field<String>,
+    /// The audience that the token must be for; it is not sent to another.
+    #[serde(default)]
+    pub audience: Option<Field<String>>,
 }
 
 /// Standard output has no settings.
@@ -119,10 +177,16 @@ pub struct StdoutSpec {}
 
 /// A file of events.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSpec {
     /// Its path, relative to this file.
     pub path: Field<String>,
+    /// It is renamed and begun anew when it would get bigger than this; never if left out.
+    #[serde(default)]
+    pub max_size: Option<Field<ByteSize>>,
+    /// Renamed files that are kept; 3 if left out.
+    #[serde(default)]
+    pub keep: Option<Field<u64>>,
 }
 
 /// How events are delivered.
@@ -138,12 +202,54 @@ pub struct DeliverySpec {
     /// Pause before the first retry, doubled for each; 50ms if left out.
     #[serde(default)]
     pub backoff: Option<Field<Period>>,
-    /// Requests in flight; 8 if left out.
+    /// Most requests in flight at a sink; begins with 8 and adapts; 64 if left out.
     #[serde(default)]
     pub concurrency: Option<Field<u64>>,
-    /// Events waiting; 4096 if left out.
+    /// Events waiting in memory; 4096 if left out.
     #[serde(default)]
     pub queue: Option<Field<u64>>,
+    /// An event that is older is not tried again; 24h if left out.
+    #[serde(default)]
+    pub budget: Option<Field<Period>>,
+    /// Where events wait while a sink does not take them; in memory only if left out.
+    #[serde(default)]
+    pub spool: Option<Field<SpoolSpec>>,
+    /// Where events go that a sink will never take; beside the spool if left out, and counted only
+    /// if there is none.
+    #[serde(default)]
+    pub dead_letters: Option<Field<DeadLettersSpec>>,
+}
+
+/// Events on disk.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SpoolSpec {
+    /// Its directory, relative to this file; /var/lib/detector/spool if left out.
+    #[serde(default)]
+    pub directory: Option<Field<String>>,
+    /// For each sink; 64Mi if left out.
+    #[serde(default)]
+    pub max_size: Option<Field<ByteSize>>,
+    /// Older events are dropped; 24h if left out.
+    #[serde(default)]
+    pub max_age: Option<Field<Period>>,
+    /// `always`, a period, or `never`; `always` if left out.
+    #[serde(default)]
+    pub fsync: Option<Field<FsyncSpec>>,
+    /// What gives way; `drop-oldest` if left out.
+    #[serde(default)]
+    pub when_full: Option<Field<WhenFull>>,
+}
+
+/// Dead letter files, one for each sink.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeadLettersSpec {
+    /// Their directory, relative to this file.
+    pub directory: Field<String>,
+    /// Of each file; 16Mi if left out.
+    #[serde(default)]
+    pub max_size: Option<Field<ByteSize>>,
 }
 
 /// The agent's own HTTP server: metrics and health.
@@ -224,6 +330,52 @@ impl Scalar for SinkUrl {
 
     fn schema() -> Schema {
         schemars::json_schema!({"type": "string", "format": "uri", "pattern": "^https?://"})
+    }
+}
+
+/// A rule's name, or a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RulePattern(pub glob::Pattern);
+scalar!(RulePattern);
+
+impl Scalar for RulePattern {
+    const EXPECTED: &'static str = "a rule's name such as buy-click, or a pattern such as buy-*";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-*".contains(c);
+        let refuse = || format!("\"{text}\" is no rule's name; expected {}", Self::EXPECTED);
+        if text.is_empty() || !text.chars().all(letter) {
+            return Err(refuse());
+        }
+        glob::Pattern::new(text).map(Self).map_err(|_| refuse())
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({"type": "string", "pattern": "^[a-z0-9*-]+$"})
+    }
+}
+
+/// When an append to the spool waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsyncSpec(pub Fsync);
+scalar!(FsyncSpec);
+
+impl Scalar for FsyncSpec {
+    const EXPECTED: &'static str = "always, never, or a duration such as 1s";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "always" => Ok(Self(Fsync::Always)),
+            "never" => Ok(Self(Fsync::Never)),
+            _ => match humantime::parse_duration(text) {
+                Ok(period) => Ok(Self(Fsync::Every(period))),
+                Err(_) => Err(format!("cannot be \"{text}\"; expected {}", Self::EXPECTED)),
+            },
+        }
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({"type": "string", "examples": ["always", "1s", "never"]})
     }
 }
 

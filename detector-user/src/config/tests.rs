@@ -44,7 +44,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.devices[0].hook, Hook::Auto);
     assert_eq!(config.devices[0].directions, Directions::Both);
     assert_eq!(config.rules, [Path::new("/etc/detector/rules.d"), Path::new("/etc/more.yaml")]);
-    assert_eq!((config.sink, config.ce_overrides), (None, Overrides::default()));
+    assert_eq!((config.sinks, config.ce_overrides), (vec![], Overrides::default()));
     assert_eq!(config.delivery, Delivery::default());
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
     assert_eq!(config.limits, Limits { sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 });
@@ -70,8 +70,27 @@ fn every_field_is_read() {
         .unwrap();
     let changed = example
         .replace(
-            "timeout: 10s, retries: 5, backoff: 50ms, concurrency: 8, queue: 4096",
-            "timeout: 1s, retries: 2, backoff: 3ms, concurrency: 4, queue: 5",
+            "timeout: 10s
+    retries: 5
+    backoff: 50ms
+    concurrency: 64
+    queue: 4096
+    budget: 24h",
+            "timeout: 1s
+    retries: 2
+    backoff: 3ms
+    concurrency: 4
+    queue: 5
+    budget: 1h",
+        )
+        .replace(
+            "directory: /var/lib/detector/spool, maxSize: 64Mi, maxAge: 24h, fsync: always, \
+             whenFull: drop-oldest",
+            "directory: spool, maxSize: 2Mi, maxAge: 2h, fsync: never, whenFull: priority",
+        )
+        .replace(
+            "directory: /var/lib/detector/dead-letters, maxSize: 16Mi",
+            "directory: dead, maxSize: 1Mi",
         )
         .replace(
             "sessions: 65536, flows: 65536, ringBytes: 4Mi",
@@ -85,7 +104,26 @@ fn every_field_is_read() {
     assert_eq!(config.devices[1].hook, Hook::Tc);
     assert_eq!(config.ue_pools[1].cidr.to_string(), "fd00:60::/48");
     let (ms, s) = (Duration::from_millis(3), Duration::from_secs(1));
-    let delivery = Delivery { timeout: s, retries: 2, backoff: ms, concurrency: 4, queue: 5 };
+    let spool = SpoolConfig {
+        directory: "/etc/detector/spool".into(),
+        limits: spool::Limits {
+            max_bytes: 2 << 20,
+            max_age: Duration::from_secs(7_200),
+            fsync: spool::Fsync::Never,
+            when_full: spool::WhenFull::Priority,
+        },
+    };
+    let directory = "/etc/detector/dead".into();
+    let delivery = Delivery {
+        timeout: s,
+        retries: 2,
+        backoff: ms,
+        concurrency: 4,
+        queue: 5,
+        budget: Duration::from_secs(3_600),
+        spool: Some(spool),
+        dead_letters: Some(DeadLettersConfig { directory, max_bytes: 1 << 20 }),
+    };
     assert_eq!(config.delivery, delivery);
     assert_eq!(config.admin.listen.to_string(), "[::1]:1");
     assert_eq!(config.limits, Limits { sessions: 6, flows: 7, ring_bytes: 8 << 10 });
@@ -97,15 +135,18 @@ fn sample_is_a_config() {
     let config = config(SAMPLE, &[]).unwrap();
     assert_eq!(config.devices[0].pattern.as_str(), "n6");
     let url = Url::parse("http://127.0.0.1:8081/edge/default").unwrap();
-    assert_eq!(config.sink, Some(Sink::Url(url)));
+    assert_eq!(config.sinks[0].sink, Sink::Http(HttpConfig::of(url)));
 }
 
 #[test]
 fn sinks_are_url_stdout_or_file() {
-    let sink = |sink: &str| config(&format!("{MINIMAL}  sink: {sink}\n"), &[]).unwrap().sink;
-    assert_eq!(sink("{stdout: {}}"), Some(Sink::Stdout));
-    let file = Sink::File("/etc/detector/events.jsonl".into());
-    assert_eq!(sink("{file: {path: events.jsonl}}"), Some(file));
+    let sink = |sink: &str| {
+        config(&format!("{MINIMAL}  sink: {sink}\n"), &[]).unwrap().sinks.remove(0).sink
+    };
+    assert_eq!(sink("{stdout: {}}"), Sink::Stdout);
+    let path = "/etc/detector/events.jsonl".into();
+    let file = Sink::File { path, max_bytes: None, keep: 3 };
+    assert_eq!(sink("{file: {path: events.jsonl}}"), file);
 }
 
 #[test]
@@ -139,10 +180,14 @@ fn without_any_name_for_the_node_the_remedy_is_said() {
 fn k_sink_is_used_only_without_a_sink() {
     let k_sink = [("K_SINK", "http://broker.example/ns/name")];
     let url = Url::parse("http://broker.example/ns/name").unwrap();
-    assert_eq!(config(MINIMAL, &k_sink).unwrap().sink, Some(Sink::Url(url)));
+    let [sink] = &config(MINIMAL, &k_sink).unwrap().sinks[..] else { panic!("one sink") };
+    let Sink::Http(http) = &sink.sink else { panic!("{sink:?}") };
+    assert_eq!(http.url, url);
+    let token = http.token.as_ref().unwrap();
+    assert!(token.file == Path::new("/oidc/token") && token.optional);
     let configured = config(&format!("{MINIMAL}  sink: {{stdout: {{}}}}\n"), &k_sink);
-    assert_eq!(configured.unwrap().sink, Some(Sink::Stdout));
-    assert_eq!(config(MINIMAL, &[("K_SINK", "")]).unwrap().sink, None);
+    assert_eq!(configured.unwrap().sinks[0].sink, Sink::Stdout);
+    assert_eq!(config(MINIMAL, &[("K_SINK", "")]).unwrap().sinks, vec![]);
     assert_eq!(
         config(MINIMAL, &[("K_SINK", "broker")]).unwrap_err(),
         "environment: K_SINK: \"broker\" is no URL (relative URL without a base); expected an http \
@@ -201,7 +246,7 @@ fn in_a_cluster_the_sink_is_k_sink_and_the_probes_ask_the_admin_port() {
     let probes = daemonset.matches("httpGet").count();
     for file in ["base/config.yaml", "overlays/site-a/config.yaml"] {
         let config = Config::load(&manifests().join(file), &environment(&[])).unwrap();
-        assert_eq!(config.sink, None, "{file}");
+        assert_eq!(config.sinks, vec![], "{file}");
         let listen = config.admin.listen;
         let asked = format!("httpGet: {{host: {}, path:", listen.ip());
         assert_eq!(daemonset.matches(&asked).count(), probes, "{file}");
@@ -236,4 +281,38 @@ proptest! {
         bytes.splice(cut..(cut + put.len()).min(SAMPLE.len()), put.bytes());
         let _ = Config::parse(Path::new("c.yaml"), &bytes, &environment(&[]));
     }
+}
+
+#[test]
+fn several_sinks_have_names_rules_and_settings_of_their_own() {
+    let text = "  sinks:
+    - {name: broker, url: 'https://b/ns/default', rules: ['buy-*'], mode: structured, \
+         tls: {ca: ca.pem, cert: c.pem, key: k.pem}, oidc: {tokenFile: /t, audience: a}}
+    - {name: log, file: {path: e.jsonl, maxSize: 1Mi, keep: 2}}
+";
+    let sinks = config(&format!("{MINIMAL}{text}"), &[("K_CA_CERTS", "PEM")]).unwrap().sinks;
+    let [broker, log] = &sinks[..] else { panic!("{sinks:?}") };
+    assert_eq!((broker.name.as_str(), broker.rules[0].as_str()), ("broker", "buy-*"));
+    let directory = Path::new("/etc/detector");
+    let expected = HttpConfig {
+        mode: ContentMode::Structured,
+        ca: Some(directory.join("ca.pem")),
+        more_ca: Some("PEM".into()),
+        identity: Some((directory.join("c.pem"), directory.join("k.pem"))),
+        token: Some(TokenConfig { file: "/t".into(), optional: false, audience: Some("a".into()) }),
+        ..HttpConfig::of(Url::parse("https://b/ns/default").unwrap())
+    };
+    assert_eq!(broker.sink, Sink::Http(expected));
+    let path = directory.join("e.jsonl");
+    assert_eq!(log.sink, Sink::File { path, max_bytes: Some(1 << 20), keep: 2 });
+}
+
+#[test]
+fn dead_letters_are_beside_the_spool_unless_told_otherwise() {
+    let delivery =
+        |text: &str| config(&format!("{MINIMAL}  delivery: {{{text}}}\n"), &[]).unwrap().delivery;
+    assert_eq!(delivery("").dead_letters, None);
+    let letters = delivery("spool: {}").dead_letters.unwrap();
+    let file = Path::new("/var/lib/detector/spool/dead-letters/http.jsonl");
+    assert_eq!(letters.file("http"), file);
 }

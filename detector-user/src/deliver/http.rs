@@ -1,4 +1,4 @@
-//! POST to a URL: CloudEvents HTTP binding, binary content mode, one event a request.
+//! POST to a URL: CloudEvents HTTP binding, binary or structured content mode, one event a request.
 //!
 //! What Knative's ingress wants (seen on a real one): a `content-type` on every request, no
 //! `Content-Encoding`, no batches, HTTP/1.1 over cleartext. It closes idle connections after
@@ -18,13 +18,19 @@ use cloudevents::{
 };
 use futures::{FutureExt, future::BoxFuture};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use reqwest::{Client, RequestBuilder, Response, header::RETRY_AFTER, redirect};
+use reqwest::{
+    RequestBuilder, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
+};
 use url::Url;
 
 use super::{
     retry::retry_after,
-    sink::{Failure, Sink},
+    sink::{Failure, Sink, TargetError, quoted},
+    tls::Clients,
+    token::Token,
 };
+use crate::config::{ContentMode, HttpConfig};
 
 /// How much of an answer's body is read, so that its connection can be used again.
 const BODY_LIMIT: usize = 16 * 1024;
@@ -64,40 +70,78 @@ impl Default for HttpSettings {
 pub struct HttpSink {
     name: String,
     url: Url,
-    client: Client,
+    mode: ContentMode,
+    clients: Clients,
+    token: Option<Token>,
 }
 
 impl HttpSink {
     /// A sink that has not connected yet.
-    pub fn new(name: &str, url: Url, settings: &HttpSettings) -> Result<Self, reqwest::Error> {
-        let client = Client::builder()
-            .http1_only()
-            .no_gzip()
-            // The sink is on this site; a proxy from the environment is meant for others.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .timeout(settings.timeout)
-            .connect_timeout(settings.connect_timeout)
-            .pool_idle_timeout(settings.idle_timeout)
-            .pool_max_idle_per_host(settings.idle_connections)
-            .user_agent(concat!("detector/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self { name: name.to_owned(), url, client })
+    ///
+    /// # Errors
+    /// Certificates that cannot be read.
+    pub fn new(
+        name: &str,
+        config: &HttpConfig,
+        settings: &HttpSettings,
+    ) -> Result<Self, TargetError> {
+        Ok(Self {
+            name: name.to_owned(),
+            url: config.url.clone(),
+            mode: config.mode,
+            clients: Clients::new(config, settings)?,
+            token: config.token.clone().map(Token::new),
+        })
     }
 
     async fn post(&self, event: &Event) -> Result<(), Failure> {
-        let mut event = event.clone();
-        if event.datacontenttype().is_none() {
-            // Ingress does not default it.
-            event.set_datacontenttype(Some("application/json"));
+        let answer = self.send(event).await;
+        match (&self.token, answer) {
+            // What may be wrong is the token, never the event.
+            (
+                Some(token),
+                Err(Failure::Answer { status: StatusCode::UNAUTHORIZED, excerpt, .. }),
+            ) => {
+                if token.refused() {
+                    return self.send(event).await;
+                }
+                Err(Failure::Credentials(format!("the token was refused{}", quoted(&excerpt))))
+            }
+            (_, answer) => answer,
         }
-        let serializer =
-            EscapingSerializer(RequestSerializer::new(self.client.post(self.url.clone())));
-        let request = BinaryDeserializer::deserialize_binary(event, serializer)
-            .map_err(|error| Failure::Unsendable(error.to_string()))?;
+    }
+
+    async fn send(&self, event: &Event) -> Result<(), Failure> {
+        let mut request = self.clients.client().post(self.url.clone());
+        if let Some(token) = &self.token
+            && let Some(header) = token.header(SystemTime::now()).map_err(Failure::Credentials)?
+        {
+            request = request.header(AUTHORIZATION, header);
+        }
+        let request = match self.mode {
+            ContentMode::Binary => binary(event, request)?,
+            ContentMode::Structured => structured(event, request)?,
+        };
         let response = request.send().await.map_err(failure)?;
         outcome(response).await
     }
+}
+
+fn binary(event: &Event, request: RequestBuilder) -> Result<RequestBuilder, Failure> {
+    let mut event = event.clone();
+    if event.datacontenttype().is_none() {
+        // Ingress does not default it.
+        event.set_datacontenttype(Some("application/json"));
+    }
+    let serializer = EscapingSerializer(RequestSerializer::new(request));
+    BinaryDeserializer::deserialize_binary(event, serializer)
+        .map_err(|error| Failure::Unsendable(error.to_string()))
+}
+
+/// CloudEvents JSON format 1.0, section 3.
+fn structured(event: &Event, request: RequestBuilder) -> Result<RequestBuilder, Failure> {
+    let body = serde_json::to_vec(event).map_err(|error| Failure::Unsendable(error.to_string()))?;
+    Ok(request.header(CONTENT_TYPE, "application/cloudevents+json; charset=UTF-8").body(body))
 }
 
 impl Sink for HttpSink {

@@ -20,13 +20,13 @@ pub(super) trait LineWriter: Send + 'static {
 /// Writes events as lines, one after the other, off the async threads: a pipe that nobody reads
 /// and a slow disk both block.
 pub struct LineSink {
-    name: &'static str,
+    name: String,
     writer: Arc<Mutex<dyn LineWriter>>,
 }
 
 impl LineSink {
-    pub(super) fn new(name: &'static str, writer: impl LineWriter) -> Self {
-        Self { name, writer: Arc::new(Mutex::new(writer)) }
+    pub(super) fn new(name: &str, writer: impl LineWriter) -> Self {
+        Self { name: name.to_owned(), writer: Arc::new(Mutex::new(writer)) }
     }
 
     async fn write(&self, event: &Event) -> Result<(), Failure> {
@@ -47,7 +47,7 @@ impl LineSink {
 
 impl Sink for LineSink {
     fn name(&self) -> &str {
-        self.name
+        &self.name
     }
 
     fn attempt<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), Failure>> {

@@ -9,7 +9,7 @@ use prometheus_client::{
     registry::Unit,
 };
 
-use super::{Outcome, Outgoing, since};
+use super::{Ledger, Outcome, Outgoing, ledger::SharedRow, since};
 use crate::metrics::{Metrics, latency_histogram};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -30,6 +30,12 @@ struct SinkLabels {
     sink: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SpoolErrorLabels {
+    sink: String,
+    reason: &'static str,
+}
+
 type Histograms = Family<SinkLabels, Histogram>;
 
 /// All of them.
@@ -39,6 +45,12 @@ pub(super) struct DeliveryMetrics {
     attempts: Family<AttemptLabels, Counter>,
     attempt_time: Histograms,
     queued: Family<SinkLabels, Gauge>,
+    spooled: Family<SinkLabels, Gauge>,
+    spool_bytes: Family<SinkLabels, Gauge>,
+    spool_errors: Family<SpoolErrorLabels, Counter>,
+    sink_up: Family<SinkLabels, Gauge>,
+    concurrency: Family<SinkLabels, Gauge>,
+    mistakes: Family<SinkLabels, Counter>,
     packet_to_read: Histogram,
     read_to_taken: Histograms,
 }
@@ -50,6 +62,12 @@ impl DeliveryMetrics {
             attempts: Family::default(),
             attempt_time: Family::new_with_constructor(latency_histogram),
             queued: Family::default(),
+            spooled: Family::default(),
+            spool_bytes: Family::default(),
+            spool_errors: Family::default(),
+            sink_up: Family::default(),
+            concurrency: Family::default(),
+            mistakes: Family::default(),
             packet_to_read: latency_histogram(),
             read_to_taken: Family::new_with_constructor(latency_histogram),
         };
@@ -57,7 +75,8 @@ impl DeliveryMetrics {
             registry.register(
                 "delivery_events",
                 "Events by how they ended at a sink: delivered, rejected (it will never take \
-                 them), exhausted (retries used up) or dropped (the agent stopped)",
+                 them), exhausted (retries used up), dropped (the agent stopped), spool_full, \
+                 too_old or damaged (in the spool)",
                 this.outcomes.clone(),
             );
             registry.register(
@@ -69,6 +88,33 @@ impl DeliveryMetrics {
                 "delivery_queued_events",
                 "Events waiting for a sink or being sent to it",
                 this.queued.clone(),
+            );
+            registry.register("spool_events", "Events that are on disk only", this.spooled.clone());
+            registry.register_with_unit(
+                "spool",
+                "Size of all segments of the spool",
+                Unit::Bytes,
+                this.spool_bytes.clone(),
+            );
+            registry.register(
+                "spool_errors",
+                "Calls that failed and damage that was found, by reason",
+                this.spool_errors.clone(),
+            );
+            registry.register(
+                "delivery_sink_up",
+                "1 while the sink takes events, 0 while it is only probed",
+                this.sink_up.clone(),
+            );
+            registry.register(
+                "delivery_concurrency",
+                "Attempts that may be under way at once",
+                this.concurrency.clone(),
+            );
+            registry.register(
+                "ledger_mistakes",
+                "Times that the books differed from what is there; always 0",
+                this.mistakes.clone(),
             );
             registry.register_with_unit(
                 "delivery_attempt",
@@ -101,23 +147,38 @@ impl DeliveryMetrics {
             accepted: self.attempts.get_or_create_owned(&attempt_labels(sink, "ok")),
             attempt_time: self.attempt_time.get_or_create_owned(&labels),
             queued: self.queued.get_or_create_owned(&labels),
+            spooled: self.spooled.get_or_create_owned(&labels),
+            spool_bytes: self.spool_bytes.get_or_create_owned(&labels),
+            spool_errors: self.spool_errors.clone(),
+            sink_up: self.sink_up.get_or_create_owned(&labels),
+            concurrency: self.concurrency.get_or_create_owned(&labels),
+            mistakes: self.mistakes.get_or_create_owned(&labels),
             read_to_taken: self.read_to_taken.get_or_create_owned(&labels),
         }
     }
 
     /// The handles of one rule at these sinks.
-    pub(super) fn rule<'a>(&self, rule: &str, sinks: impl Iterator<Item = &'a str>) -> RuleHandle {
+    pub(super) fn rule<'a>(
+        &self,
+        rule: &str,
+        sinks: impl Iterator<Item = (&'a str, &'a Ledger, bool)>,
+    ) -> RuleHandle {
         let counter = |sink: &str, outcome| {
             let labels = OutcomeLabels { rule: rule.to_owned(), sink: sink.to_owned(), outcome };
             self.outcomes.get_or_create_owned(&labels)
         };
-        let counters = sinks.map(|sink| OutcomeCounters {
+        let per_sink = sinks.map(|(sink, ledger, wanted)| AtSink {
+            wanted,
+            row: ledger.row(rule),
             delivered: counter(sink, "delivered"),
             rejected: counter(sink, "rejected"),
             exhausted: counter(sink, "exhausted"),
             dropped: counter(sink, "dropped"),
+            spool_full: counter(sink, "spool_full"),
+            too_old: counter(sink, "too_old"),
+            damaged: counter(sink, "damaged"),
         });
-        RuleHandle { name: rule.into(), per_sink: counters.collect() }
+        RuleHandle { name: rule.into(), per_sink: per_sink.collect() }
     }
 
     /// How long the record waited in the ring buffer.
@@ -137,7 +198,7 @@ fn attempt_labels(sink: &str, result: &'static str) -> AttemptLabels {
 #[derive(Clone, Debug)]
 pub struct RuleHandle {
     name: Arc<str>,
-    per_sink: Arc<[OutcomeCounters]>,
+    per_sink: Arc<[AtSink]>,
 }
 
 impl RuleHandle {
@@ -150,6 +211,15 @@ impl RuleHandle {
         self.per_sink.len()
     }
 
+    /// Whether events of the rule go to this sink.
+    pub(super) fn wanted(&self, sink: usize) -> bool {
+        self.per_sink.get(sink).is_some_and(|at| at.wanted)
+    }
+
+    pub(super) fn row(&self, sink: usize) -> &SharedRow {
+        &self.per_sink[sink].row
+    }
+
     pub(super) fn count(&self, sink: usize, outcome: &Outcome) {
         let counters = &self.per_sink[sink];
         match outcome {
@@ -157,16 +227,25 @@ impl RuleHandle {
             Outcome::Rejected(_) => counters.rejected.inc(),
             Outcome::Exhausted(_) => counters.exhausted.inc(),
             Outcome::Dropped => counters.dropped.inc(),
+            Outcome::SpoolFull => counters.spool_full.inc(),
+            Outcome::TooOld => counters.too_old.inc(),
+            Outcome::Damaged => counters.damaged.inc(),
         };
     }
 }
 
+/// A rule at one sink.
 #[derive(Debug)]
-struct OutcomeCounters {
+struct AtSink {
+    wanted: bool,
+    row: SharedRow,
     delivered: Counter,
     rejected: Counter,
     exhausted: Counter,
     dropped: Counter,
+    spool_full: Counter,
+    too_old: Counter,
+    damaged: Counter,
 }
 
 /// One sink's handles.
@@ -176,10 +255,21 @@ pub(super) struct LaneMetrics {
     accepted: Counter,
     attempt_time: Histogram,
     pub(super) queued: Gauge,
+    pub(super) spooled: Gauge,
+    pub(super) spool_bytes: Gauge,
+    spool_errors: Family<SpoolErrorLabels, Counter>,
+    pub(super) sink_up: Gauge,
+    pub(super) concurrency: Gauge,
+    pub(super) mistakes: Counter,
     pub(super) read_to_taken: Histogram,
 }
 
 impl LaneMetrics {
+    pub(super) fn spool_error(&self, reason: &'static str, count: u64) {
+        let labels = SpoolErrorLabels { sink: self.sink.clone(), reason };
+        self.spool_errors.get_or_create(&labels).inc_by(count);
+    }
+
     pub(super) fn attempt<T>(&self, result: &Result<T, super::Failure>, took: std::time::Duration) {
         self.attempt_time.observe(took.as_secs_f64());
         match result {

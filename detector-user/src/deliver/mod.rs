@@ -1,24 +1,35 @@
-//! Delivery: bounded queue -> workers -> sinks, at least once while the agent lives.
+//! Delivery: each sink has its own bounded queue, task, spool and dead letter file, so that a dead
+//! one harms no other. Every event ends at every sink that wants it in exactly one [`Outcome`], or
+//! is still somewhere: the [`Ledger`] says where.
 //!
-//! - Each sink has its own queue and workers ([`queue`](self)). A worker is picked by the hash of
-//!   an event's `partitionkey`, and finishes one event, retries included, before the next: so
-//!   one UE's events stay in order.
-//! - A full queue makes [`Delivery::send`] wait. That stops the reader, and what then does not
-//!   fit into the kernel's ring buffer is counted there.
-//! - Every event ends at every sink in exactly one [`Outcome`], which is counted, logged if it is
-//!   not a delivery, and handed to the [`Observer`]. That is the seam for a dead letter file and
-//!   for a spool that outlives the process; neither exists yet, and an event that is not
-//!   delivered when the agent stops is lost (and counted as `dropped`).
+//! - One UE's events (`partitionkey`) are delivered one after the other, retries included; those of
+//!   different UEs side by side, as many at once as the sink bears ([`concurrency`](self)).
+//! - A sink that fails several times in a row is only probed ([`breaker`]). Meanwhile events wait:
+//!   with a spool on disk, and without one in memory until the queue is full. Then
+//!   [`Delivery::send`] waits, which stops the reader, and what then does not fit into the kernel's
+//!   ring buffer is lost and counted there.
+//! - What a sink will never take goes to the dead letter file ([`dead`]), and holds up nobody.
 
+pub mod breaker;
+mod concurrency;
+pub mod dead;
 mod file;
 mod http;
+mod item;
+mod kept;
+mod lane;
+pub mod ledger;
 mod lines;
 mod metrics;
 mod outcome;
 mod queue;
 pub mod retry;
+mod route;
 mod sink;
 mod stdout;
+mod tls;
+mod token;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -36,24 +47,35 @@ use crate::{
     detection::{Detection, Moment},
     metrics::Metrics,
     rules::model::SessionEvent,
+    spool::{Class, Recovered},
 };
 use queue::Queue;
 
+pub use dead::DeadLetters;
 pub use http::{HttpSettings, HttpSink};
+pub use kept::Kept;
+pub use ledger::Ledger;
 pub use lines::LineSink;
 pub use metrics::RuleHandle;
 pub use outcome::{Observer, Outcome, Settled};
+pub use route::Routes;
 pub use sink::{Failure, Sink, Target, TargetError};
 
-/// How to deliver. `Config::default()` is Knative's retry policy and 8 workers a sink.
+/// How to deliver. `Config::default()` has Knative's retry policy.
 #[derive(Clone)]
 pub struct Config {
     /// Events a sink's queue holds, those being sent included.
     pub capacity: usize,
-    /// Events a sink is sent at the same time.
-    pub workers: usize,
+    /// Most attempts under way at a sink at the same time.
+    pub concurrency: usize,
+    /// An answer slower than this is a sign of overload.
+    pub slow: Duration,
     /// When to try again.
     pub retry: retry::Policy,
+    /// When a sink is only probed.
+    pub breaker: breaker::Policy,
+    /// An event that is older than this is not tried again.
+    pub budget: Duration,
     /// Randomness for the waits between attempts, 0.0 to 1.0.
     pub jitter: Arc<dyn Fn() -> f64 + Send + Sync>,
     /// Is told how each event ended.
@@ -64,8 +86,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             capacity: 4_096,
-            workers: 8,
+            concurrency: 64,
+            slow: Duration::from_secs(5),
             retry: retry::Policy::default(),
+            breaker: breaker::Policy::default(),
+            budget: Duration::from_secs(86_400),
             jitter: Arc::new(fastrand::f64),
             observer: None,
         }
@@ -76,7 +101,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("capacity", &self.capacity)
-            .field("workers", &self.workers)
+            .field("concurrency", &self.concurrency)
             .field("retry", &self.retry)
             .finish_non_exhaustive()
     }
@@ -93,6 +118,8 @@ pub struct Outgoing {
     pub read_at: Instant,
     /// When the packet passed the hook; `None` if a timer made the event, not a packet.
     pub packet_time: Option<SystemTime>,
+    /// What it gives way to when a spool is full.
+    pub class: Class,
 }
 
 impl Outgoing {
@@ -109,7 +136,14 @@ impl Outgoing {
             | Moment::Closed(_) => false,
         };
         let packet_time = (!by_timer).then_some(detection.time);
-        Self { event, rule, read_at: detection.read_at, packet_time }
+        let class = Class::from(detection.rule.priority);
+        Self { event, rule, read_at: detection.read_at, packet_time, class }
+    }
+
+    /// An event that has waited on disk for this long.
+    fn from_spool(event: Event, rule: RuleHandle, age: Duration) -> Self {
+        let read_at = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        Self { event, rule, read_at, packet_time: None, class: Class::default() }
     }
 }
 
@@ -121,8 +155,10 @@ pub struct DrainReport {
     pub delivered: u64,
     /// Rejected, or given up after all retries.
     pub failed: u64,
-    /// Not delivered when the deadline came. They are lost, and counted as `dropped`.
+    /// Neither delivered nor in the spool when the deadline came. They are lost, and counted.
     pub left: u64,
+    /// In the spool: they will be delivered after the next start.
+    pub kept: u64,
 }
 
 impl std::ops::Add for DrainReport {
@@ -133,46 +169,91 @@ impl std::ops::Add for DrainReport {
             delivered: self.delivered + other.delivered,
             failed: self.failed + other.failed,
             left: self.left + other.left,
+            kept: self.kept + other.kept,
         }
     }
 }
 
+/// A sink, and what belongs to it.
+pub struct Lane {
+    /// Where events go.
+    pub sink: Arc<dyn Sink>,
+    /// Which.
+    pub routes: Routes,
+    /// Where they wait when they must.
+    pub spool: Option<(Kept, Recovered)>,
+    /// Where those go that it will not take.
+    pub dead_letters: Option<DeadLetters>,
+}
+
+impl From<Arc<dyn Sink>> for Lane {
+    /// Every event; memory only.
+    fn from(sink: Arc<dyn Sink>) -> Self {
+        Self { sink, routes: Routes::default(), spool: None, dead_letters: None }
+    }
+}
+
+/// What finds a rule's counters at all sinks.
+#[derive(Clone)]
+struct Rules {
+    metrics: metrics::DeliveryMetrics,
+    sinks: Arc<[(String, Ledger, Routes)]>,
+}
+
+impl Rules {
+    fn handle(&self, rule: &str) -> RuleHandle {
+        let sinks = self.sinks.iter();
+        let sinks = sinks.map(|(name, ledger, routes)| (&**name, ledger, routes.wants(rule)));
+        self.metrics.rule(rule, sinks)
+    }
+}
+
 /// The running delivery. Dropping it without [`drain`](Self::drain) drops (and counts) what is
-/// still waiting.
+/// still waiting and not in a spool.
 pub struct Delivery {
     queues: Vec<Queue>,
-    metrics: metrics::DeliveryMetrics,
+    rules: Rules,
 }
 
 impl Delivery {
-    /// Starts the workers of every sink; every event goes to all of them. Registers its metrics,
-    /// so once per registry. Must be called within a tokio runtime.
-    pub fn start(config: &Config, sinks: Vec<Arc<dyn Sink>>, metrics: &Metrics) -> Self {
+    /// Starts the task of every sink. Registers its metrics, so once per registry. Must be called
+    /// within a tokio runtime.
+    pub fn start(config: &Config, lanes: Vec<Lane>, metrics: &Metrics) -> Self {
         let metrics = metrics::DeliveryMetrics::register(metrics);
-        let queues = sinks.into_iter().map(|sink| {
-            let lane = metrics.lane(sink.name());
-            Queue::start(config, sink, lane)
-        });
-        Self { queues: queues.collect(), metrics }
+        let sinks = lanes
+            .iter()
+            .map(|lane| (lane.sink.name().to_owned(), Ledger::default(), lane.routes.clone()));
+        let rules = Rules { metrics, sinks: sinks.collect() };
+        let queues = lanes
+            .into_iter()
+            .enumerate()
+            .map(|(index, lane)| Queue::start(config, lane, index, &rules))
+            .collect();
+        Self { queues, rules }
     }
 
     /// The counters of a rule, found once so that events need not look them up.
     pub fn rule(&self, name: &str) -> RuleHandle {
-        self.metrics.rule(name, self.queues.iter().map(Queue::sink_name))
+        self.rules.handle(name)
     }
 
-    /// Queues an event at every sink; waits while a queue is full. If the caller stops waiting,
-    /// the event counts as `dropped` at the sinks that had no room for it.
+    /// The books of each sink, by its name.
+    pub fn ledgers(&self) -> Vec<(String, Ledger)> {
+        self.rules.sinks.iter().map(|(name, ledger, _)| (name.clone(), ledger.clone())).collect()
+    }
+
+    /// Queues an event at every sink that wants it; waits while a queue is full. If the caller stops
+    /// waiting, the event counts as `dropped` at the sinks that had no room for it.
     pub async fn send(&self, outgoing: Outgoing) {
-        self.metrics.observe_read(&outgoing);
+        self.rules.metrics.observe_read(&outgoing);
         debug_assert_eq!(self.queues.len(), outgoing.rule.sinks(), "a handle of this delivery");
         let outgoing = Arc::new(outgoing);
         // All items are made before the first wait: each of them then ends in an outcome.
         let items: Vec<_> = self
             .queues
             .iter()
-            .enumerate()
-            .map(|(index, queue)| (queue, queue.item(outgoing.clone(), index)))
+            .filter(|queue| outgoing.rule.wanted(queue.index()))
+            .map(|queue| (queue, queue.item(outgoing.clone())))
             .collect();
         for (queue, item) in items {
             queue.push(item).await;

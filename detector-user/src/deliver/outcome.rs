@@ -20,6 +20,20 @@ pub enum Outcome {
     Exhausted(Failure),
     /// The agent stopped first. The sink may have got it nevertheless.
     Dropped,
+    /// The spool was full, and it gave way.
+    SpoolFull,
+    /// It lay in the spool for too long.
+    TooOld,
+    /// It could not be read from the spool any more.
+    Damaged,
+}
+
+/// What the ledger makes of an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Delivered,
+    DeadLettered,
+    Lost { stage: &'static str, reason: &'static str },
 }
 
 impl Outcome {
@@ -30,6 +44,33 @@ impl Outcome {
             Self::Rejected(_) => "rejected",
             Self::Exhausted(_) => "exhausted",
             Self::Dropped => "dropped",
+            Self::SpoolFull => "spool_full",
+            Self::TooOld => "too_old",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    /// What the sink answered, if it did not take the event.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Rejected(failure) | Self::Exhausted(failure) => Some(failure),
+            Self::Delivered | Self::Dropped | Self::SpoolFull | Self::TooOld | Self::Damaged => {
+                None
+            }
+        }
+    }
+
+    pub(super) fn end(&self, dead_lettered: bool) -> End {
+        let lost = |stage, reason| End::Lost { stage, reason };
+        match self {
+            Self::Delivered => End::Delivered,
+            Self::Rejected(_) | Self::Exhausted(_) if dead_lettered => End::DeadLettered,
+            Self::Rejected(_) => lost("delivery", "rejected"),
+            Self::Exhausted(_) => lost("delivery", "exhausted"),
+            Self::Dropped => lost("delivery", "stopped"),
+            Self::SpoolFull => lost("spool", "full"),
+            Self::TooOld => lost("spool", "too_old"),
+            Self::Damaged => lost("spool", "damaged"),
         }
     }
 }
@@ -45,6 +86,8 @@ pub struct Settled<'a> {
     pub sink: &'a str,
     /// How.
     pub outcome: &'a Outcome,
+    /// Whether it is in the dead letter file.
+    pub dead_lettered: bool,
     /// Since the agent read the record.
     pub after: Duration,
 }
@@ -67,11 +110,14 @@ pub(super) fn log_loss(settled: &Settled<'_>, held_back: u64) {
     let outcome = settled.outcome.label();
     match settled.outcome {
         Outcome::Delivered => {}
-        Outcome::Dropped => {
+        Outcome::Dropped | Outcome::SpoolFull | Outcome::TooOld | Outcome::Damaged => {
             tracing::warn!(%id, rule, sink, outcome, held_back, "event not delivered");
         }
         Outcome::Rejected(failure) | Outcome::Exhausted(failure) => {
-            tracing::warn!(%id, rule, sink, outcome, %failure, held_back, "event not delivered");
+            let dead_lettered = settled.dead_lettered;
+            tracing::warn!(
+                %id, rule, sink, outcome, %failure, dead_lettered, held_back, "event not delivered"
+            );
         }
     }
 }

@@ -70,6 +70,7 @@ impl Policy {
             | Failure::Closed(_)
             | Failure::Network(_)
             | Failure::Timeout
+            | Failure::Credentials(_)
             | Failure::Io(_)
                 if tried.retries >= self.retries =>
             {
@@ -83,6 +84,7 @@ impl Policy {
             | Failure::Closed(_)
             | Failure::Network(_)
             | Failure::Timeout
+            | Failure::Credentials(_)
             | Failure::Io(_) => Step::Wait(self.wait(tried.retries, random)),
         }
     }
@@ -96,11 +98,16 @@ impl Policy {
 }
 
 impl Tried {
+    /// How often it was tried before its end.
+    pub fn attempts(self) -> u32 {
+        self.retries + u32::from(self.reconnected) + 1
+    }
+
     /// The history after `step` was taken.
     pub fn and(self, step: Step) -> Self {
         match step {
             Step::Reconnect => Self { reconnected: true, ..self },
-            Step::Wait(_) => Self { retries: self.retries + 1, ..self },
+            Step::Wait(_) => Self { retries: self.retries.saturating_add(1), ..self },
             Step::Reject | Step::Exhaust => self,
         }
     }

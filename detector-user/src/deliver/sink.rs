@@ -12,6 +12,10 @@ use super::{
     http::{HttpSettings, HttpSink},
     lines::LineSink,
 };
+use crate::config::HttpConfig;
+/// A sink as the config has it, or as people write it: `http://...`, `https://...`, `stdout` or
+/// `file:PATH`.
+pub use crate::config::Sink as Target;
 
 /// A place events go. One attempt at a time per worker; retrying is not its business.
 pub trait Sink: Send + Sync + 'static {
@@ -44,6 +48,9 @@ pub enum Failure {
     /// No answer in time. The event may have arrived all the same.
     #[error("no answer in time")]
     Timeout,
+    /// The sink wants to know who we are, and we cannot say it in a way that it believes.
+    #[error("{0}")]
+    Credentials(String),
     /// A file or stdout could not be written.
     #[error("{0}")]
     Io(String),
@@ -53,6 +60,19 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// How long the sink asked to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Answer { retry_after, .. } => *retry_after,
+            Self::Closed(_)
+            | Self::Network(_)
+            | Self::Timeout
+            | Self::Credentials(_)
+            | Self::Io(_)
+            | Self::Unsendable(_) => None,
+        }
+    }
+
     /// The value of the label `result` for an attempt that failed like this.
     pub fn label(&self) -> &'static str {
         match self {
@@ -62,25 +82,15 @@ impl Failure {
             Self::Closed(_) => "closed",
             Self::Network(_) => "network",
             Self::Timeout => "timeout",
+            Self::Credentials(_) => "credentials",
             Self::Io(_) => "io",
             Self::Unsendable(_) => "unsendable",
         }
     }
 }
 
-fn quoted(excerpt: &str) -> String {
+pub(super) fn quoted(excerpt: &str) -> String {
     if excerpt.is_empty() { String::new() } else { format!(": {excerpt:?}") }
-}
-
-/// A sink as people write it: `http://...`, `https://...`, `stdout` or `file:PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// POST to a URL, one event a request.
-    Http(Url),
-    /// One event a line on standard output.
-    Stdout,
-    /// One event a line at the end of a file.
-    File(PathBuf),
 }
 
 /// A sink that cannot be used.
@@ -104,6 +114,22 @@ pub enum TargetError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that the sink needs cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be. What it holds is not said: it may be a key.
+    #[error("{what}: expected {expected}")]
+    Certificate {
+        /// Where.
+        what: String,
+        /// What should be there.
+        expected: &'static str,
+    },
     /// The HTTP client cannot be made.
     #[error("HTTP client: {0}")]
     Client(#[from] reqwest::Error),
@@ -111,12 +137,15 @@ pub enum TargetError {
 
 impl Target {
     /// Opens it: a file must be writable now; a URL need not answer yet.
-    pub fn open(&self, http: &HttpSettings) -> Result<Arc<dyn Sink>, TargetError> {
+    ///
+    /// # Errors
+    /// What is wrong with the file, or with the certificates.
+    pub fn open(&self, name: &str, http: &HttpSettings) -> Result<Arc<dyn Sink>, TargetError> {
         Ok(match self {
-            Self::Http(url) => Arc::new(HttpSink::new("http", url.clone(), http)?),
-            Self::Stdout => Arc::new(LineSink::stdout()),
-            Self::File(path) => Arc::new(
-                LineSink::append(path)
+            Self::Http(config) => Arc::new(HttpSink::new(name, config, http)?),
+            Self::Stdout => Arc::new(LineSink::stdout(name)),
+            Self::File { path, max_bytes, keep } => Arc::new(
+                LineSink::append(name, path, *max_bytes, *keep)
                     .map_err(|source| TargetError::File { path: path.clone(), source })?,
             ),
         })
@@ -136,12 +165,12 @@ impl FromStr for Target {
             let path = path.strip_prefix("//").unwrap_or(path);
             return match path {
                 "" => Err(unknown("no path after \"file:\"")),
-                path => Ok(Self::File(path.into())),
+                path => Ok(Self::File { path: path.into(), max_bytes: None, keep: 0 }),
             };
         }
         let url = Url::parse(given).map_err(|error| unknown(&error.to_string()))?;
         match url.scheme() {
-            "http" | "https" => Ok(Self::Http(url)),
+            "http" | "https" => Ok(Self::Http(HttpConfig::of(url))),
             other => Err(unknown(&format!("unknown scheme {other:?}"))),
         }
     }
@@ -150,9 +179,9 @@ impl FromStr for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http(url) => url.fmt(f),
+            Self::Http(http) => http.url.fmt(f),
             Self::Stdout => f.write_str("stdout"),
-            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::File { path, .. } => write!(f, "file:{}", path.display()),
         }
     }
 }
@@ -163,15 +192,16 @@ mod tests {
 
     #[test]
     fn a_sink_is_a_url_stdout_or_a_file() {
-        let file = |path: &str| Target::File(path.into());
+        let file = |path: &str| Target::File { path: path.into(), max_bytes: None, keep: 0 };
+        let http = |url: &str| Target::Http(HttpConfig::of(url.parse().unwrap()));
         for (text, target) in [
             ("stdout", Target::Stdout),
             ("-", Target::Stdout),
             ("file:events.jsonl", file("events.jsonl")),
             ("file:/tmp/e", file("/tmp/e")),
             ("file:///tmp/e", file("/tmp/e")),
-            ("http://b/ns/default", Target::Http("http://b/ns/default".parse().unwrap())),
-            ("https://b/", Target::Http("https://b/".parse().unwrap())),
+            ("http://b/ns/default", http("http://b/ns/default")),
+            ("https://b/", http("https://b/")),
         ] {
             assert_eq!(text.parse::<Target>().unwrap(), target, "{text}");
         }

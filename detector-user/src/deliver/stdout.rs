@@ -6,8 +6,8 @@ use super::lines::{LineSink, Stream};
 
 impl LineSink {
     /// One event a line on standard output.
-    pub fn stdout() -> Self {
-        Self::new("stdout", Stream { writer: io::stdout(), torn: false })
+    pub fn stdout(name: &str) -> Self {
+        Self::new(name, Stream { writer: io::stdout(), torn: false })
     }
 }
 

@@ -56,8 +56,10 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf, str::FromStr, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use thiserror::Error;
 
 pub use directory::Directory;
@@ -100,7 +102,9 @@ pub enum Fsync {
 }
 
 /// What gives way when the spool is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
 pub enum WhenFull {
     /// The oldest segment, a sixteenth of the spool.
     #[default]
@@ -110,19 +114,6 @@ pub enum WhenFull {
     /// The arriving event by its rule's class: low ones above half of the space, normal ones above
     /// four fifths; for high ones the oldest segment.
     Priority,
-}
-
-impl FromStr for WhenFull {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "drop-oldest" => Ok(Self::DropOldest),
-            "drop-newest" => Ok(Self::DropNewest),
-            "priority" => Ok(Self::Priority),
-            _ => Err(()),
-        }
-    }
 }
 
 /// How much an event matters when there is no room for all.
@@ -228,5 +219,43 @@ impl SpoolError {
             },
             Self::Taken { .. } => "taken",
         }
+    }
+}
+
+impl Disk for Box<dyn Disk> {
+    fn list(&self) -> io::Result<Vec<String>> {
+        (**self).list()
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        (**self).create(name)
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        (**self).append(name, bytes)
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        (**self).truncate(name, length)
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        (**self).length(name)
+    }
+
+    fn read(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        (**self).read(name, offset, buffer)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        (**self).sync(name)
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        (**self).sync_names()
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        (**self).remove(name)
     }
 }

@@ -91,16 +91,31 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn retries_are_used_up_after_the_sixth_attempt() {
-    let mut receiver = Receiver::start((0..6).map(|_| Answer::Status(503))).await;
-    let mut bench = Bench::http(&receiver, impatient());
-    bench.send("1", "a").await;
-    assert!(matches!(bench.outcome().await, Outcome::Exhausted(Failure::Answer { .. })));
-    for _ in 0..6 {
-        receiver.next().await;
-    }
-    assert_eq!(receiver.unread(), 0);
-    assert_eq!(bench.counted("http"), [0.0, 0.0, 1.0, 0.0]);
+async fn retries_are_used_up_after_the_sixth_attempt_while_others_are_taken() {
+    let taken = Arc::new(Notify::new());
+    let seen = taken.clone();
+    let sink = acting("half-well", move |event| {
+        let result = match event.id() {
+            "bad" => Err(Failure::Timeout),
+            _ => Ok(()),
+        };
+        seen.notify_one();
+        async move { result }.boxed()
+    });
+    let retry = retry::Policy { first_wait: Duration::from_millis(5), ..retry::Policy::default() };
+    let mut bench = Bench::start(Config { retry, ..Config::default() }, vec![sink]);
+    bench.send("bad", "a").await;
+    let bad = loop {
+        // Something is taken between any two attempts at the bad one.
+        bench.send("good", "b").await;
+        match bench.ended().await {
+            (id, _, outcome) if id == "bad" => break outcome,
+            (_, _, outcome) => assert_eq!(outcome, Outcome::Delivered),
+        }
+    };
+    assert_eq!(bad, Outcome::Exhausted(Failure::Timeout));
+    let attempts = "detector_delivery_attempts_total{sink=\"half-well\",result=\"timeout\"}";
+    assert_eq!(bench.samples()[attempts], 6.0);
 }
 
 #[tokio::test]
@@ -130,15 +145,17 @@ async fn a_reset_and_a_half_closed_connection_are_retried() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_retried_until_exhausted() {
+async fn nobody_listening_is_probed_until_the_budget_is_spent() {
     let url = Receiver::start([]).await.url.clone();
-    let sink = HttpSink::new("http", url, &HttpSettings::default()).unwrap();
-    let config = Config { retry: impatient(), ..Config::default() };
+    let sink = HttpSink::new("http", &HttpConfig::of(url), &HttpSettings::default()).unwrap();
+    let budget = Duration::from_millis(50);
+    let config = Config { retry: impatient(), breaker: eager(), budget, ..Config::default() };
     let mut bench = Bench::start(config, vec![Arc::new(sink)]);
     bench.send("1", "a").await;
     let outcome = bench.outcome().await;
     let Outcome::Exhausted(Failure::Network(why)) = &outcome else { panic!("{outcome:?}") };
     assert!(why.contains("refused"), "{why}");
+    assert_eq!(bench.samples()["detector_delivery_sink_up{sink=\"http\"}"], 0.0);
 }
 
 #[tokio::test]
@@ -177,4 +194,56 @@ async fn a_retry_after_is_read_from_the_answer() {
     let failure = sink.attempt(&event("1", "a")).await.unwrap_err();
     let Failure::Answer { retry_after, .. } = failure else { panic!("{failure:?}") };
     assert_eq!(retry_after, Some(Duration::from_secs(7)));
+}
+
+#[tokio::test]
+async fn a_structured_event_is_one_json_body() {
+    let mut receiver = Receiver::start([]).await;
+    let mode = crate::config::ContentMode::Structured;
+    let config = HttpConfig { mode, ..HttpConfig::of(receiver.url.clone()) };
+    let sink = HttpSink::new("http", &config, &HttpSettings::default()).unwrap();
+    sink.attempt(&event("1", "a")).await.unwrap();
+    let request = receiver.next().await;
+    assert!(request.headers["content-type"].starts_with("application/cloudevents+json"));
+    assert_eq!(serde_json::from_slice::<Event>(&request.body).unwrap(), event("1", "a"));
+}
+
+#[tokio::test]
+async fn a_token_is_sent_and_a_401_makes_it_be_read_again() {
+    let mut receiver = Receiver::start([Answer::Status(202), Answer::Status(401)]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "first\n").unwrap();
+    let token = crate::config::TokenConfig { file: file.clone(), optional: false, audience: None };
+    let config = HttpConfig { token: Some(token), ..HttpConfig::of(receiver.url.clone()) };
+    let sink = HttpSink::new("http", &config, &HttpSettings::default()).unwrap();
+    sink.attempt(&event("1", "a")).await.unwrap();
+    std::fs::write(&file, "second").unwrap();
+    sink.attempt(&event("2", "a")).await.unwrap();
+    let mut sent = vec![];
+    for _ in 0..3 {
+        sent.push(receiver.next().await.headers["authorization"].clone());
+    }
+    assert_eq!(sent, ["Bearer first", "Bearer first", "Bearer second"]);
+}
+
+#[tokio::test]
+async fn a_401_that_another_token_does_not_help_is_not_the_events_fault() {
+    let receiver = Receiver::start([Answer::With(401, "", "bad audience")]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "secret").unwrap();
+    let token = crate::config::TokenConfig { file, optional: false, audience: None };
+    let config = HttpConfig { token: Some(token), ..HttpConfig::of(receiver.url.clone()) };
+    let sink = HttpSink::new("http", &config, &HttpSettings::default()).unwrap();
+    sink.attempt(&event("1", "a")).await.unwrap_err();
+    let receiver = Receiver::start([Answer::With(401, "", "bad audience")]).await;
+    let config = HttpConfig { url: receiver.url.clone(), ..config };
+    let sink = HttpSink::new("http", &config, &HttpSettings::default()).unwrap();
+    // Read for the first time by this sink, so the second reading brings nothing new.
+    let failure = sink.attempt(&event("1", "a")).await.unwrap_err();
+    assert_eq!(failure.to_string(), "the token was refused: \"bad audience\"");
+    assert!(!failure.to_string().contains("secret"));
+    let step = retry::Policy::default().step(retry::Tried::default(), &failure, 1.0);
+    assert!(matches!(step, retry::Step::Wait(_)));
 }

@@ -1,9 +1,11 @@
 //! Delivery as a whole. [`http`]: against a receiver on loopback that misbehaves. [`queue`]:
 //! order, limits and time, with sinks that are functions and, where time matters, a paused clock.
 
+mod faults;
 mod http;
 mod queue;
 mod receiver;
+mod spool;
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::metrics::open_metrics;
+use crate::{config::HttpConfig, metrics::open_metrics};
 use receiver::Receiver;
 
 /// What a test waits for comes long before; if not, it fails instead of hanging.
@@ -44,6 +46,11 @@ fn impatient() -> retry::Policy {
     retry::Policy { first_wait: Duration::ZERO, ..retry::Policy::default() }
 }
 
+/// A breaker that probes at once.
+fn eager() -> breaker::Policy {
+    breaker::Policy { first_pause: Duration::ZERO, ..breaker::Policy::default() }
+}
+
 /// A delivery whose outcomes a test can wait for.
 struct Bench {
     delivery: Delivery,
@@ -53,6 +60,10 @@ struct Bench {
 
 impl Bench {
     fn start(config: Config, sinks: Vec<Arc<dyn Sink>>) -> Self {
+        Self::of(config, sinks.into_iter().map(Lane::from).collect())
+    }
+
+    fn of(config: Config, lanes: Vec<Lane>) -> Self {
         let (sender, outcomes) = mpsc::unbounded_channel();
         let observer = move |settled: Settled<'_>| {
             let (id, sink) = (settled.event.id().to_owned(), settled.sink.to_owned());
@@ -62,7 +73,7 @@ impl Bench {
         let config =
             Config { jitter: Arc::new(|| 1.0), observer: Some(Arc::new(observer)), ..config };
         let metrics = Metrics::new();
-        Self { delivery: Delivery::start(&config, sinks, &metrics), metrics, outcomes }
+        Self { delivery: Delivery::start(&config, lanes, &metrics), metrics, outcomes }
     }
 
     fn http(receiver: &Receiver, retry: retry::Policy) -> Self {
@@ -76,6 +87,7 @@ impl Bench {
             rule: self.delivery.rule("press"),
             read_at: Instant::now(),
             packet_time: Some(SystemTime::now()),
+            class: Class::default(),
         }
     }
 
@@ -103,6 +115,15 @@ impl Bench {
         })
     }
 
+    /// The books of a sink for the one rule there is.
+    fn books(&self, sink: &str) -> ledger::Row {
+        let ledgers = self.delivery.ledgers();
+        let (_, ledger) = ledgers.iter().find(|(name, _)| name == sink).unwrap();
+        let row = ledger.rows().remove("press").unwrap_or_default();
+        assert_eq!(row.imbalance(), 0, "{row:?}");
+        row
+    }
+
     fn queued(&self, sink: &str) -> f64 {
         self.samples()[&format!("detector_delivery_queued_events{{sink=\"{sink}\"}}")]
     }
@@ -110,7 +131,8 @@ impl Bench {
 
 fn http_sink(receiver: &Receiver, timeout: Duration) -> Arc<dyn Sink> {
     let settings = HttpSettings { timeout, ..HttpSettings::default() };
-    Arc::new(HttpSink::new("http", receiver.url.clone(), &settings).unwrap())
+    let http = HttpConfig::of(receiver.url.clone());
+    Arc::new(HttpSink::new("http", &http, &settings).unwrap())
 }
 
 /// A sink that is a function of the event.

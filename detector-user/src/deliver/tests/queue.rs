@@ -35,10 +35,13 @@ async fn attempts_are_spaced_as_the_policy_says() {
         seen.lock().unwrap().push(begin.elapsed().as_millis());
         async { Err(Failure::Timeout) }.boxed()
     });
-    let mut bench = Bench::start(Config::default(), vec![sink]);
+    let config = Config { budget: Duration::from_secs(30), ..Config::default() };
+    let mut bench = Bench::start(config, vec![sink]);
     bench.send("1", "a").await;
     assert_eq!(bench.outcome().await, Outcome::Exhausted(Failure::Timeout));
-    assert_eq!(*times.lock().unwrap(), [0, 50, 150, 350, 750, 1_550]);
+    // Five failures in a row open the breaker, whose probes are further and further apart.
+    let expected = [0, 50, 150, 350, 750, 1_750, 3_750, 7_750, 15_750, 31_750];
+    assert_eq!(*times.lock().unwrap(), expected);
 }
 
 #[tokio::test]
@@ -81,20 +84,111 @@ async fn a_ue_whose_event_hangs_does_not_hold_up_the_others() {
     });
     let mut bench = Bench::start(Config::default(), vec![sink]);
     bench.send("hangs", "ue-0").await;
-    // Of many UEs, some fall on the same worker and wait; with 8 workers most do not.
     for ue in 1..=64 {
         bench.send(&ue.to_string(), &format!("ue-{ue}")).await;
     }
-    for _ in 0..32 {
+    for _ in 1..=64 {
         assert_eq!(bench.outcome().await, Outcome::Delivered);
     }
+    assert_eq!(bench.books("one-hangs").in_memory, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_is_down_is_probed_with_one_event_at_a_time_and_each_gets_its_turn() {
+    let tried = Arc::new(Mutex::new(vec![]));
+    let (seen, begin) = (tried.clone(), tokio::time::Instant::now());
+    let sink = acting("down", move |event| {
+        seen.lock().unwrap().push((begin.elapsed(), event.id().to_owned()));
+        async { Err(Failure::Timeout) }.boxed()
+    });
+    let bench = Bench::start(Config::default(), vec![sink]);
+    for ue in 0..8 {
+        bench.send(&format!("event-{ue}"), &format!("ue-{ue}")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let tried = tried.lock().unwrap();
+    // 1, 2, 4, 8 and 16 s after each other, then every 30 s.
+    let probes: Vec<_> = tried.iter().filter(|(at, _)| *at > Duration::from_millis(500)).collect();
+    assert!((20..30).contains(&probes.len()), "{tried:?}");
+    let different: std::collections::BTreeSet<_> = probes.iter().map(|(_, id)| id).collect();
+    assert_eq!(different.len(), 8);
+    assert_eq!(bench.books("down").in_memory, 8, "nothing was given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_alone_fails_is_given_up_once_others_are_taken() {
+    let sink = acting("poisoned", |event| {
+        let poison = event.id() == "poison";
+        async move { if poison { Err(Failure::Timeout) } else { Ok(()) } }.boxed()
+    });
+    let mut bench = Bench::start(Config::default(), vec![sink]);
+    bench.send("poison", "a").await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(bench.books("poisoned").in_memory, 1, "it may be the sink");
+    for id in 0..9 {
+        bench.send(&id.to_string(), "b").await;
+    }
+    let mut ended = HashMap::new();
+    for _ in 0..10 {
+        let (id, _, outcome) = bench.ended().await;
+        ended.insert(id, outcome.label());
+    }
+    assert_eq!(ended.remove("poison"), Some("exhausted"));
+    assert!(ended.values().all(|label| *label == "delivered"), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_are_under_way_as_the_sink_bears() {
+    let most = Arc::new(Mutex::new((0u32, 0u32)));
+    let seen = most.clone();
+    let sink = acting("slow", move |_| {
+        let seen = seen.clone();
+        async move {
+            {
+                let mut seen = seen.lock().unwrap();
+                seen.0 += 1;
+                seen.1 = seen.1.max(seen.0);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            seen.lock().unwrap().0 -= 1;
+            Ok(())
+        }
+        .boxed()
+    });
+    let mut bench = Bench::start(Config { concurrency: 32, ..Config::default() }, vec![sink]);
+    for ue in 0..2_000 {
+        bench.send(&ue.to_string(), &format!("ue-{ue}")).await;
+    }
+    for _ in 0..2_000 {
+        assert_eq!(bench.outcome().await, Outcome::Delivered);
+    }
+    assert_eq!(most.lock().unwrap().1, 32);
+}
+
+#[tokio::test]
+async fn events_go_to_the_sinks_that_want_them() {
+    let up = |name| acting(name, |_| async { Ok(()) }.boxed());
+    let routes = |rule: &str| Routes::of(vec![glob::Pattern::new(rule).unwrap()]);
+    let lane = |name, routes| Lane { routes, ..Lane::from(up(name)) };
+    let lanes = vec![
+        lane("all", Routes::default()),
+        lane("press", routes("pr*")),
+        lane("other", routes("other")),
+    ];
+    let mut bench = Bench::of(Config::default(), lanes);
+    bench.send("1", "a").await;
+    let mut sinks = [bench.ended().await.1, bench.ended().await.1];
+    sinks.sort();
+    assert_eq!(sinks, ["all", "press"]);
+    assert_eq!(bench.books("other").entered, 0);
 }
 
 #[tokio::test]
 async fn a_sink_that_is_down_does_not_keep_events_from_another() {
     let down = acting("down", |_| async { Err(Failure::Network("down".into())) }.boxed());
     let up = acting("up", |_| async { Ok(()) }.boxed());
-    let config = Config { retry: impatient(), ..Config::default() };
+    let budget = Duration::ZERO;
+    let config = Config { retry: impatient(), budget, ..Config::default() };
     let mut bench = Bench::start(config, vec![down, up]);
     bench.send("1", "a").await;
     let ended = [bench.ended().await, bench.ended().await];
@@ -126,7 +220,8 @@ async fn a_ues_events_arrive_in_order_although_some_are_retried() {
         };
         async move { result }.boxed()
     });
-    let mut bench = Bench::start(Config::default(), vec![sink]);
+    let config = Config { breaker: eager(), ..Config::default() };
+    let mut bench = Bench::start(config, vec![sink]);
     for number in 0..events {
         for ue in 0..ues {
             bench.send(&format!("{ue}-{number}"), &format!("ue-{ue}")).await;
@@ -154,7 +249,7 @@ async fn draining_waits_for_what_is_on_its_way() {
     let mut draining = Box::pin(bench.delivery.drain(far));
     assert!(poll!(&mut draining).is_pending());
     release.notify_one();
-    assert_eq!(draining.await, DrainReport { delivered: 1, failed: 1, left: 0 });
+    assert_eq!(draining.await, DrainReport { delivered: 1, failed: 1, ..DrainReport::default() });
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +266,7 @@ async fn draining_ends_at_the_deadline_and_counts_what_is_left() {
     }
     let (begin, metrics) = (tokio::time::Instant::now(), bench.metrics.clone());
     let report = bench.delivery.drain(begin + Duration::from_secs(5)).await;
-    assert_eq!(report, DrainReport { delivered: 0, failed: 0, left: 3 });
+    assert_eq!(report, DrainReport { left: 3, ..DrainReport::default() });
     assert_eq!(begin.elapsed(), Duration::from_secs(5));
     let mut dropped = vec![];
     while let Some((id, _, outcome)) = bench.outcomes.recv().await {
@@ -194,22 +289,22 @@ async fn an_event_between_two_attempts_is_tried_again_while_draining() {
     let bench = Bench::start(Config::default(), vec![sink]);
     bench.send("1", "a").await;
     let report = bench.delivery.drain(begin + Duration::from_secs(5)).await;
-    assert_eq!(report, DrainReport { delivered: 1, failed: 0, left: 0 });
+    assert_eq!(report, DrainReport { delivered: 1, ..DrainReport::default() });
 }
 
 #[tokio::test]
-async fn a_worker_that_crashes_leaves_no_event_uncounted() {
-    let sink = acting("crashing", |_| panic!("a bug in a sink"));
-    let config = Config { workers: 1, ..Config::default() };
-    let mut bench = Bench::start(config, vec![sink]);
+async fn a_sink_that_panics_loses_only_the_event_it_panics_on() {
+    let sink = acting("buggy", |event| match event.id() {
+        "2" => panic!("a bug in a sink"),
+        _ => async { Ok(()) }.boxed(),
+    });
+    let mut bench = Bench::start(Config::default(), vec![sink]);
     for id in ["1", "2", "3"] {
         bench.send(id, "a").await;
     }
-    for _ in 0..3 {
-        assert_eq!(bench.outcome().await, Outcome::Dropped);
-    }
-    assert_eq!(bench.counted("crashing"), [0.0, 0.0, 0.0, 3.0]);
-    assert_eq!(bench.queued("crashing"), 0.0);
+    let labels = [bench.outcome().await, bench.outcome().await, bench.outcome().await];
+    assert_eq!(labels.map(|outcome| outcome.label()), ["delivered", "rejected", "delivered"]);
+    assert_eq!(bench.queued("buggy"), 0.0);
 }
 
 #[tokio::test]
@@ -222,7 +317,8 @@ async fn every_event_ends_in_exactly_one_counter() {
         };
         async move { result }.boxed()
     });
-    let config = Config { retry: impatient(), ..Config::default() };
+    let budget = Duration::ZERO;
+    let config = Config { retry: impatient(), breaker: eager(), budget, ..Config::default() };
     let mut bench = Bench::start(config, vec![sink]);
     for id in 0..300 {
         bench.send(&id.to_string(), &format!("ue-{}", id % 7)).await;

@@ -1,0 +1,59 @@
+//! The config's sinks, opened: each with its spool and its dead letter file.
+
+use anyhow::Context;
+
+use super::events::{self, Output};
+use crate::{
+    config::{self, Config, SinkConfig},
+    deliver::{self, DeadLetters, Delivery, HttpSettings, Kept, Lane, Routes, retry},
+    metrics::Metrics,
+};
+
+pub(super) fn start(
+    config: &Config,
+    output: Output,
+    metrics: &Metrics,
+) -> anyhow::Result<Delivery> {
+    anyhow::ensure!(
+        !config.sinks.is_empty(),
+        "no sink: set spec.sink in the config (url, stdout or file), or K_SINK in the environment"
+    );
+    let lanes: anyhow::Result<Vec<Lane>> =
+        config.sinks.iter().map(|sink| open(sink, &config.delivery)).collect();
+    Ok(Delivery::start(&settings(&config.delivery, output), lanes?, metrics))
+}
+
+fn settings(delivery: &config::Delivery, output: Output) -> deliver::Config {
+    deliver::Config {
+        capacity: delivery.queue,
+        concurrency: delivery.concurrency,
+        slow: delivery.timeout / 2,
+        retry: retry::Policy {
+            retries: delivery.retries,
+            first_wait: delivery.backoff,
+            ..retry::Policy::default()
+        },
+        budget: delivery.budget,
+        observer: events::observer(output),
+        ..deliver::Config::default()
+    }
+}
+
+fn open(config: &SinkConfig, delivery: &config::Delivery) -> anyhow::Result<Lane> {
+    let http = HttpSettings {
+        timeout: delivery.timeout,
+        idle_connections: delivery.concurrency,
+        ..HttpSettings::default()
+    };
+    let name = &config.name;
+    let sink = config.sink.open(name, &http).with_context(|| format!("sink {name}"))?;
+    let spool = delivery.spool.as_ref();
+    let spool = spool.map(|spool| Kept::open(&spool.directory.join(name), spool.limits));
+    let dead_letters = delivery.dead_letters.as_ref();
+    Ok(Lane {
+        sink,
+        routes: Routes::of(config.rules.clone()),
+        spool: spool.transpose().with_context(|| format!("sink {name}"))?,
+        dead_letters: dead_letters.map(|dead| DeadLetters::new(dead.file(name), dead.max_bytes)),
+    })
+}
