@@ -2,6 +2,7 @@
 //! told to stop; then everything in the same order is brought to its end.
 
 mod events;
+mod ledger;
 mod observe;
 mod pins;
 mod reader;
@@ -117,8 +118,12 @@ impl Agent {
             attacher = attacher.with_pins(pins);
         }
         let devices = observe::Devices::default();
+        let ledgers = delivery.ledgers();
+        let sinks = ledgers.clone();
+        metrics.collect(move || ledger::families(&sinks));
         observe::register(&metrics, counters.clone(), reloader.maps(), reader.counts());
-        let status = observe::status(counters, reloader.maps(), reader.counts(), devices.clone());
+        let status =
+            observe::status(counters, reloader.maps(), reader.counts(), ledgers, devices.clone());
         let admin_stop = CancellationToken::new();
         Admin { metrics, readiness: readiness.clone(), status }.start(listener, admin_stop.clone());
         Ok(Self {

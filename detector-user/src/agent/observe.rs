@@ -8,7 +8,11 @@ use std::{
 use detector_common::counter::{Counter, RuleCounter};
 use serde_json::{Value, json};
 
-use super::{reader::SharedCounts, reload::SharedMaps};
+use super::{
+    ledger::{self, Ledgers},
+    reader::SharedCounts,
+    reload::SharedMaps,
+};
 use crate::{
     admin::StatusProvider,
     attach::{DeviceStatus, State},
@@ -157,6 +161,7 @@ pub(super) fn status(
     counters: PacketCounters,
     rules: SharedMaps,
     counts: SharedCounts,
+    ledgers: Ledgers,
     devices: Devices,
 ) -> StatusProvider {
     Arc::new(move || {
@@ -168,10 +173,15 @@ pub(super) fn status(
             "devices": devices.get(),
             "packets": packets,
             "rules": rule_status(&rules, &counts),
+            "ledger": ledger::books(kernel_counts(&rules), &counts, &ledgers),
             "sessions_open": counts.sessions_open,
             "records": counts.records,
         })
     })
+}
+
+fn kernel_counts(rules: &SharedMaps) -> BTreeMap<String, [u64; RuleCounter::ALL.len()]> {
+    rules.lock().counts().unwrap_or_default().into_iter().collect()
 }
 
 fn rule_status(rules: &SharedMaps, counts: &PipelineCounts) -> BTreeMap<String, Value> {

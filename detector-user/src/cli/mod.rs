@@ -2,6 +2,7 @@
 
 pub mod detach;
 pub mod devices;
+pub mod dlq;
 pub mod replay;
 pub mod rules;
 
@@ -38,6 +39,8 @@ enum Command {
     Devices(devices::DevicesArgs),
     /// Read capture files as the agent reads packets.
     Replay(replay::ReplayArgs),
+    /// List, show, send again or drop events that a sink would not take.
+    Dlq(dlq::DlqArgs),
     /// Run the embedded Broker for one box; a cluster runs Knative.
     Broker(BrokerArgs),
 }
@@ -78,6 +81,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rules(args) => rules::run(args),
         Command::Devices(args) => devices::run(args).await.map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(args),
+        Command::Dlq(args) => dlq::run(args).await,
         Command::Broker(args) => crate::broker::run(args).await.map(|()| ExitCode::SUCCESS),
     }
 }

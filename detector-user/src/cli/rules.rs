@@ -156,8 +156,8 @@ impl<'a> Report<'a> {
 #[schemars(untagged, title = "Detector document")]
 #[expect(dead_code, clippy::large_enum_variant, reason = "never made; only its schema is used")]
 enum AnyDocument {
-    Application(Box<ApplicationDocument>),
-    Rule(Box<RuleDocument>),
+    Application(ApplicationDocument),
+    Rule(RuleDocument),
     Config(Box<ConfigDocument>),
 }
 

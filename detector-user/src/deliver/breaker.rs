@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_a_retry_after_counts() {
         let (mut breaker, mut now) = (Breaker::new(Policy::default()), Instant::now());
-        (0..5).for_each(|_| drop(breaker.failed(now, None, 1.0)));
+        for _ in 0..5 {
+            breaker.failed(now, None, 1.0);
+        }
         let mut pauses = vec![];
         for _ in 0..7 {
             let pause = seconds(&breaker, now).unwrap();

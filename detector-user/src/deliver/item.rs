@@ -145,7 +145,7 @@ impl Item {
         since: Instant,
         room: OwnedSemaphorePermit,
     ) -> Self {
-        outgoing.rule.row(shared.index).lock().from_spool();
+        outgoing.rule.row(shared.index).lock().enter_memory();
         let mut item = Self::new(shared, Arc::new(outgoing), since);
         item.kept = Some(number);
         item.take_room(room);
@@ -189,7 +189,7 @@ impl Drop for Item {
     fn drop(&mut self) {
         let row = self.outgoing.rule.row(self.shared.index);
         match (self.outcome.take(), self.kept) {
-            (None, Some(_)) => row.lock().to_spool(),
+            (None, Some(_)) => row.lock().leave_memory(),
             (ended, _) => {
                 let (outcome, dead_lettered) = ended.unwrap_or((Outcome::Dropped, false));
                 row.lock().end(&outcome, dead_lettered);

@@ -84,12 +84,12 @@ impl Row {
         }
     }
 
-    pub(super) fn to_spool(&mut self) {
+    pub(super) fn leave_memory(&mut self) {
         self.in_memory = self.in_memory.saturating_sub(1);
         self.in_spool += 1;
     }
 
-    pub(super) fn from_spool(&mut self) {
+    pub(super) fn enter_memory(&mut self) {
         self.in_spool = self.in_spool.saturating_sub(1);
         self.in_memory += 1;
     }
@@ -161,11 +161,11 @@ mod tests {
         let ledger = Ledger::default();
         let row = ledger.row("press");
         row.lock().recover(2);
-        row.lock().from_spool();
+        row.lock().enter_memory();
         row.lock().end(&Outcome::Delivered, false);
         row.lock().end_in_spool(&Outcome::SpoolFull);
         row.lock().enter();
-        row.lock().to_spool();
+        row.lock().leave_memory();
         assert_eq!(ledger.mistakes(0, &[("press".into(), 1)]), [""; 0]);
         let text = serde_json::to_string(&*row.lock()).unwrap();
         assert!(text.contains(r#""lost":{"spool/full":1},"in_memory":0,"in_spool":1"#), "{text}");

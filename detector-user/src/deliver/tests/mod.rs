@@ -6,6 +6,7 @@ mod http;
 mod queue;
 mod receiver;
 mod spool;
+mod tls;
 
 use std::collections::BTreeMap;
 
