@@ -156,8 +156,8 @@ impl<'a> Report<'a> {
 #[schemars(untagged, title = "Detector document")]
 #[expect(dead_code, clippy::large_enum_variant, reason = "never made; only its schema is used")]
 enum AnyDocument {
-    Application(ApplicationDocument),
-    Rule(RuleDocument),
+    Application(Box<ApplicationDocument>),
+    Rule(Box<RuleDocument>),
     Config(Box<ConfigDocument>),
 }
 
