@@ -22,6 +22,10 @@ pub(super) struct Initial<'a> {
 #[derive(Debug)]
 pub(super) enum Packet<'a> {
     Initial(Initial<'a>),
+    /// A server's Retry: the client shall begin again and send to this id.
+    Retry {
+        scid: &'a [u8],
+    },
     /// 0-RTT or Handshake, of the connection `dcid`.
     Other {
         dcid: &'a [u8],
@@ -31,7 +35,7 @@ pub(super) enum Packet<'a> {
 /// Why no packet could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// Nothing of interest: a short header, Version Negotiation, Retry, or no QUIC at all.
+    /// Nothing of interest: a short header, Version Negotiation, or no QUIC at all.
     Nothing,
     /// A long header of a version whose Initials cannot be read.
     Version,
@@ -44,6 +48,7 @@ struct Invariant<'a> {
     first: u8,
     version: u32,
     dcid: &'a [u8],
+    scid: &'a [u8],
 }
 
 fn invariant<'a>(bytes: &mut &'a [u8]) -> Result<Invariant<'a>, Unreadable> {
@@ -54,8 +59,8 @@ fn invariant<'a>(bytes: &mut &'a [u8]) -> Result<Invariant<'a>, Unreadable> {
         return Err(Unreadable::Nothing);
     }
     let dcid = connection_id(bytes)?;
-    let _scid = connection_id(bytes)?;
-    Ok(Invariant { first, version, dcid })
+    let scid = connection_id(bytes)?;
+    Ok(Invariant { first, version, dcid, scid })
 }
 
 fn connection_id<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Unreadable> {
@@ -75,11 +80,12 @@ pub(super) fn is_known(mut bytes: &[u8]) -> bool {
 pub(super) fn next<'a>(datagram: &mut &'a [u8]) -> Result<Packet<'a>, Unreadable> {
     let whole = *datagram;
     let mut rest = whole;
-    let Invariant { first, version, dcid } = invariant(&mut rest)?;
+    let Invariant { first, version, dcid, scid } = invariant(&mut rest)?;
     let scheme: &Scheme = schemes(version).first().ok_or(Unreadable::Version)?;
     let kind = first >> 4 & 3;
     if kind == scheme.retry {
-        return Err(Unreadable::Nothing);
+        *datagram = &[]; // it says no length, so nothing can follow (RFC 9000 section 12.2)
+        return Ok(Packet::Retry { scid });
     }
     let mut has_token = false;
     if kind == scheme.initial {

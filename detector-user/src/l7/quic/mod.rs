@@ -3,9 +3,8 @@
 //! so whoever sees the packet can read it.
 //!
 //! [`Initials`] reads the datagrams of one direction of a flow, or of both: a server's Initials
-//! do not open with a client's keys. Version Negotiation and Retry are passed over; after a Retry
-//! the client says its hello again under keys from the new id, and it is still the same
-//! connection, so the hello is said once. A payload that holds several datagrams (a
+//! do not open with a client's keys. After Version Negotiation or a Retry the client says its hello
+//! again, under other keys; it is still the same connection, so the hello counts once. A payload that holds several datagrams (a
 //! UDP GSO super-packet) reads like coalesced packets, because every Initial says its length.
 
 mod frame;
@@ -28,8 +27,7 @@ use self::{
 };
 use super::{Fact, fact::QuicHello};
 
-/// Connections that one flow is followed for: a client that begins anew (after Version
-/// Negotiation or Retry) leaves the old one behind.
+/// Connections that one flow is followed for; a client may use its port for many.
 const MAX_CONNECTIONS: usize = 4;
 /// Initials of one datagram that may fail to open before the rest is left alone.
 const MAX_FAILURES: usize = 2;
@@ -58,6 +56,8 @@ pub struct Unread {
 pub struct Initials {
     /// The latest last.
     connections: VecDeque<Connection>,
+    /// Ids that servers gave in Retries, the latest last.
+    retries: VecDeque<Vec<u8>>,
     unread: Unread,
 }
 
@@ -90,7 +90,13 @@ impl Initials {
                     break;
                 }
             };
-            let (Packet::Initial(Initial { dcid, .. }) | Packet::Other { dcid }) = packet;
+            let dcid = match packet {
+                Packet::Initial(Initial { dcid, .. }) | Packet::Other { dcid } => dcid,
+                Packet::Retry { scid } => {
+                    self.remember_retry(scid);
+                    break;
+                }
+            };
             // Packets in one datagram go to one connection (RFC 9000 section 12.2); anything else
             // is padding that looks like a packet.
             if *of.get_or_insert(dcid) != dcid {
@@ -154,7 +160,7 @@ impl Initials {
             let opened = keys.open(packet, number_at, None)?;
             Some((scheme, keys, opened))
         })?;
-        let stream = self.before_retry(initial, &opened).unwrap_or_else(CryptoStream::new);
+        let stream = self.before_again(initial, &opened).unwrap_or_else(CryptoStream::new);
         if self.connections.len() == MAX_CONNECTIONS {
             self.connections.pop_front();
         }
@@ -164,14 +170,25 @@ impl Initials {
         Some((self.connections.len() - 1, opened))
     }
 
-    /// What the client of this Initial said before the server answered with a Retry. It says the
-    /// same again, with the token, and goes on counting packets (RFC 9000 section 17.2.5.3); a new
-    /// connection, which may have a token too, counts from the beginning.
-    fn before_retry(&mut self, initial: &Initial<'_>, opened: &Opened) -> Option<CryptoStream> {
+    /// What the client of this Initial said before, if it was made to begin again. A client that
+    /// opens another connection sends to another id, and counts its packets from the beginning.
+    fn before_again(&mut self, initial: &Initial<'_>, opened: &Opened) -> Option<CryptoStream> {
+        let told = self.retries.iter().any(|scid| scid == initial.dcid);
         let at = self.connections.iter().rposition(|earlier| {
+            // Version Negotiation; ids of connections that differ are random.
+            let renegotiated = earlier.dcid == initial.dcid && earlier.version != initial.version;
+            // A Retry gives a token, and packet numbers go on (RFC 9000 section 17.2.5.3).
             let goes_on = earlier.largest.is_some_and(|largest| opened.number > largest);
-            initial.has_token && earlier.version == initial.version && goes_on
+            let retried = told || initial.has_token && goes_on;
+            renegotiated || retried && earlier.version == initial.version
         })?;
         Some(self.connections.remove(at)?.stream)
+    }
+
+    fn remember_retry(&mut self, scid: &[u8]) {
+        if self.retries.len() == MAX_CONNECTIONS {
+            self.retries.pop_front();
+        }
+        self.retries.push_back(scid.to_vec());
     }
 }

@@ -8,6 +8,7 @@ use super::{
 };
 
 const DCID: [u8; 8] = [0x83, 0x94, 0xc8, 0xf0, 0x3e, 0x51, 0x57, 0x08];
+const OTHER: [u8; 8] = [7; 8];
 const SERVERS: [u8; 4] = [1, 2, 3, 4];
 
 /// The handshake message of RFC 9001 appendix A.2.
@@ -32,6 +33,18 @@ fn crypto(message: &[u8], range: std::ops::Range<usize>) -> Vec<u8> {
 
 /// An Initial of `version` to `dcid`, under the keys of the client whose first went to [`DCID`].
 fn initial(version: u32, dcid: &[u8], token: &[u8], number: u64, payload: &[u8]) -> Vec<u8> {
+    sealed(version, &DCID, dcid, token, number, payload)
+}
+
+/// The same for the client whose first Initial went to `keys_of`.
+fn sealed(
+    version: u32,
+    keys_of: &[u8],
+    dcid: &[u8],
+    token: &[u8],
+    number: u64,
+    payload: &[u8],
+) -> Vec<u8> {
     let scheme = schemes(version).last().expect("a known version");
     let mut payload = payload.to_vec();
     payload.resize(payload.len().max(64), 0);
@@ -43,11 +56,20 @@ fn initial(version: u32, dcid: &[u8], token: &[u8], number: u64, payload: &[u8])
     header.extend(varint(token.len()));
     header.extend(token);
     header.extend(varint(4 + payload.len() + 16));
-    Keys::of_client(scheme, &DCID).expect("keys").seal(&header, number, &payload)
+    Keys::of_client(scheme, keys_of).expect("keys").seal(&header, number, &payload)
 }
 
 fn of_1(number: u64, payload: &[u8]) -> Vec<u8> {
     initial(1, &DCID, &[], number, payload)
+}
+
+/// The first Initial of version 1 of the client that sends to `dcid`.
+fn of_client(dcid: &[u8], token: &[u8], number: u64, payload: &[u8]) -> Vec<u8> {
+    sealed(1, dcid, dcid, token, number, payload)
+}
+
+fn of_another(number: u64, payload: &[u8]) -> Vec<u8> {
+    of_client(&OTHER, &[], number, payload)
 }
 
 const ONE: [(u32, &str); 1] = [(1, "example.com")];
@@ -129,30 +151,46 @@ fn coalesced_packets_of_one_connection_are_read_and_others_are_not() {
 }
 
 #[test]
-fn a_new_connection_on_the_same_ports_is_told_apart() {
-    // Version Negotiation makes a client begin again, often with the same connection id.
+fn a_hello_said_again_after_version_negotiation_counts_once() {
     let whole = crypto(&hello(), 0..hello().len());
     let mut initials = Initials::default();
-    let mut facts = Vec::new();
-    for version in [0x1a2a_3a4a, 0xff00_001d, 1, 0x6b33_43cf, 0xff00_0016, 0xff00_0017] {
-        facts.extend(initials.datagram(&initial(version, &DCID, &[], 0, &whole)));
+    let mut facts = initials.datagram(&initial(0x1a2a_3a4a, &DCID, &[], 0, &whole));
+    // Version Negotiation, from a server that has version 1.
+    facts.extend(initials.datagram(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]));
+    facts.extend(initials.datagram(&initial(1, &DCID, &[], 0, &whole)));
+    assert_eq!(names(&facts), [(0x1a2a_3a4a, "example.com")]);
+}
+
+#[test]
+fn a_retry_that_was_seen_tells_that_the_client_begins_again() {
+    // Some clients count packets from the beginning all the same.
+    let hello = hello();
+    let whole = crypto(&hello, 0..hello.len());
+    let retry = [&[0xf0, 0, 0, 0, 1, 0, 8][..], &OTHER, &[0; 24]].concat();
+    let mut initials = Initials::default();
+    assert_eq!(names(&initials.datagram(&of_1(7, &whole))), ONE);
+    assert_eq!(initials.datagram(&retry), []);
+    assert_eq!(initials.datagram(&of_another(0, &whole)), []);
+    assert_eq!(names(&Initials::default().datagram(&of_another(0, &whole))), ONE);
+}
+
+#[test]
+fn many_connections_on_the_same_ports_are_told_apart() {
+    let whole = crypto(&hello(), 0..hello().len());
+    let mut initials = Initials::default();
+    for id in 0..20 {
+        let sent = of_client(&[id; 8], &[], 0, &whole);
+        assert_eq!(names(&initials.datagram(&sent)), ONE);
+        assert!(initials.connections.len() <= MAX_CONNECTIONS);
     }
-    assert_eq!(facts.len(), 6);
-    assert!(initials.connections.len() <= MAX_CONNECTIONS);
 }
 
 #[test]
 fn a_token_of_an_earlier_connection_does_not_join_two() {
     let whole = crypto(&hello(), 0..hello().len());
-    let other = [7; 8];
-    let keys = Keys::of_client(&schemes(1)[0], &other).expect("keys");
-    let mut payload = whole.clone();
-    payload.resize(400, 0);
-    let mut header = [&[0xc0, 0, 0, 0, 1, 8][..], &other, &[0, 1, 99]].concat();
-    header.extend(varint(4 + payload.len() + 16));
     let mut initials = Initials::default();
     assert_eq!(names(&initials.datagram(&of_1(5, &whole))), ONE);
-    assert_eq!(names(&initials.datagram(&keys.seal(&header, 0, &payload))), ONE);
+    assert_eq!(names(&initials.datagram(&of_client(&OTHER, &[99], 0, &whole))), ONE);
 }
 
 #[test]
