@@ -17,6 +17,7 @@ pub mod cloudevent;
 pub mod config;
 pub mod confirm;
 pub mod decode;
+pub mod deep;
 pub mod deliver;
 pub mod detection;
 pub mod flow;
