@@ -21,7 +21,7 @@ pub(super) struct Half {
     skip: u64,
     reader: Reader,
     /// Bytes read so far.
-    read: u64,
+    seen: u64,
     /// The packet that came last.
     last: Stamp,
     left_alone: bool,
@@ -75,6 +75,19 @@ impl Reader {
             Self::Undecided => http1::Reader::default().cut(shared.http_mut(), bytes),
             Self::Tls(records) => records.cut(),
             Self::Http2(_) | Self::Dns(_) | Self::Mqtt | Self::Coap => None,
+        }
+    }
+
+    /// Whether a body in chunks goes on.
+    fn in_chunks(&self) -> bool {
+        match self {
+            Self::Http1(reader) => reader.in_chunks(),
+            Self::Undecided
+            | Self::Http2(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Mqtt
+            | Self::Coap => false,
         }
     }
 
@@ -185,16 +198,19 @@ impl Half {
         }
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
-        if self.skip == 0 {
+        let bytes = &bytes[skipped as usize..];
+        if !bytes.is_empty() {
+            self.read(bytes, stamp, context);
+        }
+        if self.skip == 0 && !self.reader.in_chunks() {
             for (fact, _) in self.held.drain(..) {
                 context.found(fact, stamp);
             }
         }
-        let bytes = &bytes[skipped as usize..];
-        if bytes.is_empty() {
-            return;
-        }
-        self.read += bytes.len() as u64;
+    }
+
+    fn read(&mut self, bytes: &[u8], stamp: Stamp, context: &mut Context<'_, '_>) {
+        self.seen += bytes.len() as u64;
         self.last = stamp;
         if self.buffer.is_empty() {
             if let Rest::Keep(from) = self.run(bytes, 0, context) {
@@ -209,7 +225,7 @@ impl Half {
                 self.buffer = buffer;
             }
         }
-        if context.limits.stream.is_some_and(|limit| self.read >= limit) {
+        if context.limits.stream.is_some_and(|limit| self.seen >= limit) {
             context.output.counts.left_alone += 1;
             self.left_alone = true;
             self.buffer = Vec::new();
@@ -261,7 +277,8 @@ impl Half {
         match self.reader.step(context.shared, context.way, rest) {
             Step::More => Progress::Wait,
             Step::Took { consumed, facts } if consumed > 0 => {
-                let held = consumed > rest.len() as u64 && context.limits.whole_bodies;
+                let goes_on = consumed > rest.len() as u64 || self.reader.in_chunks();
+                let held = goes_on && context.limits.whole_bodies;
                 for fact in facts {
                     if held {
                         self.held.push((fact, self.last));

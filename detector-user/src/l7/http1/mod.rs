@@ -128,6 +128,11 @@ impl Reader {
         matches!(self.state, State::Switched)
     }
 
+    /// Whether a body in chunks goes on.
+    pub fn in_chunks(&self) -> bool {
+        matches!(self.state, State::Chunk | State::Trailer)
+    }
+
     /// Reads a head, or the next part of a body.
     pub fn step(&mut self, connection: &mut Connection, bytes: &[u8]) -> Step {
         match self.state {
