@@ -155,7 +155,6 @@ async fn nobody_listening_is_probed_until_the_budget_is_spent() {
     let outcome = bench.outcome().await;
     let Outcome::Exhausted(Failure::Network(why)) = &outcome else { panic!("{outcome:?}") };
     assert!(why.contains("refused"), "{why}");
-    assert_eq!(bench.samples()["detector_delivery_sink_up{sink=\"http\"}"], 0.0);
 }
 
 #[tokio::test]
