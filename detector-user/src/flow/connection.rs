@@ -7,6 +7,7 @@ use super::{
     choice::{Protocol, expected},
     half::{Context, Half},
     order::Order,
+    table::Waiting,
 };
 use crate::l7::{Way, coap, http1, mqtt};
 
@@ -51,6 +52,13 @@ pub(super) fn opens(segment: &Segment<'_>) -> bool {
     matches!(segment.transport, Transport::Tcp { flags, .. } if flags & tcp_flag::SYN != 0)
 }
 
+impl Waiting for Connection {
+    fn waiting(&self) -> usize {
+        self.orders.iter().map(Order::waiting).sum::<usize>()
+            + self.halves.iter().map(Half::waiting).sum::<usize>()
+    }
+}
+
 impl Connection {
     pub(super) fn new(key: Key) -> Self {
         let expected = expected(key.0);
@@ -60,12 +68,6 @@ impl Connection {
         };
         let shared = Shared { http, ..Shared::default() };
         Self { key, expected, orders: Default::default(), halves: Default::default(), shared }
-    }
-
-    /// Bytes that wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.orders.iter().map(Order::waiting).sum::<usize>()
-            + self.halves.iter().map(Half::waiting).sum::<usize>()
     }
 
     /// Takes a segment in. It goes from the key's first end to its second if `forth`.

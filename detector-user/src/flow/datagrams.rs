@@ -1,6 +1,6 @@
 //! UDP flows: which protocol a datagram speaks, and the flows of those that need a memory.
 
-use super::Segment;
+use super::{Segment, table::Waiting};
 use crate::l7::{Fact, coap, dns, quic};
 
 /// A protocol over UDP.
@@ -62,7 +62,18 @@ impl Kind {
     }
 }
 
+impl Waiting for Datagrams {
+    fn waiting(&self) -> usize {
+        self.quic.as_ref().map_or(0, |quic| quic.waiting())
+    }
+}
+
 impl Datagrams {
+    /// QUIC packets that were not read since the last call.
+    pub(super) fn take_unread(&mut self) -> quic::Unread {
+        self.quic.as_mut().map_or_else(quic::Unread::default, |quic| quic.take_unread())
+    }
+
     /// What the datagram says.
     pub(super) fn datagram(&mut self, kind: Kind, segment: &Segment<'_>) -> Vec<Fact> {
         match kind {

@@ -145,7 +145,16 @@ impl Context<'_, '_> {
 impl Half {
     /// Bytes that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.buffer.len()
+        let inside = match &self.reader {
+            Reader::Tls(records) => records.waiting(),
+            Reader::Undecided
+            | Reader::Http1(_)
+            | Reader::Http2(_)
+            | Reader::Dns(_)
+            | Reader::Mqtt
+            | Reader::Coap => 0,
+        };
+        self.buffer.len() + inside
     }
 
     /// Bytes to come that need not be seen.

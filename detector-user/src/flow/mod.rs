@@ -17,7 +17,10 @@ use std::fmt;
 use detector_common::packet::Address;
 
 use self::{connection::Connection, datagrams::Datagrams, table::Table};
-use crate::{capture::layers::ip_address, l7::Fact};
+use crate::{
+    capture::layers::ip_address,
+    l7::{Fact, quic},
+};
 
 /// One end of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,7 +106,7 @@ impl Found {
 pub struct Limits {
     /// Flows at once; one that was long unused gives way.
     pub flows: usize,
-    /// Bytes that wait for more, of all flows together.
+    /// Bytes that wait for more, of all TCP flows together, and of all UDP flows.
     pub waiting: usize,
     /// Bytes of each direction that are read before its flow is left alone; none is no limit.
     pub stream: Option<u64>,
@@ -141,6 +144,8 @@ pub struct FlowCounts {
     pub gaps: u64,
     /// Directions left alone because [`Limits::stream`] was reached.
     pub left_alone: u64,
+    /// QUIC packets with a long header.
+    pub quic: quic::Unread,
 }
 
 /// Every flow that is followed.
@@ -148,7 +153,6 @@ pub struct Flows {
     limits: Limits,
     connections: Table<Connection>,
     datagrams: Table<Datagrams>,
-    waiting: usize,
     counts: FlowCounts,
 }
 
@@ -176,7 +180,6 @@ impl Flows {
             limits,
             connections: Table::new(limits.flows),
             datagrams: Table::new(limits.flows),
-            waiting: 0,
             counts: FlowCounts::default(),
         }
     }
@@ -204,15 +207,11 @@ impl Flows {
             return;
         }
         let limits = self.limits;
-        let connection = self.connections.entry(key, now, limits.idle_ns, Connection::new);
-        let before = connection.waiting();
         let mut output = Output { facts, counts: &mut self.counts };
-        connection.segment(segment, forth, limits, &mut output);
-        self.waiting = self.waiting + connection.waiting() - before;
-        while self.waiting > limits.waiting {
-            let Some(oldest) = self.connections.evict() else { break };
-            self.waiting -= oldest.waiting();
-        }
+        self.connections.visit(key, now, limits.idle_ns, Connection::new, |connection| {
+            connection.segment(segment, forth, limits, &mut output);
+        });
+        self.connections.shrink(limits.waiting);
     }
 
     /// A quoted segment is read by itself, and is no part of its connection's stream.
@@ -230,11 +229,17 @@ impl Flows {
             None => {
                 let (key, _) = key_of(segment);
                 let now = segment.stamp.time_ns;
-                let flow =
-                    self.datagrams.entry(key, now, self.limits.idle_ns, |_| Datagrams::default());
-                flow.datagram(kind, segment)
+                let idle = self.limits.idle_ns;
+                let make = |_| Datagrams::default();
+                let counts = &mut self.counts;
+                self.datagrams.visit(key, now, idle, make, |flow| {
+                    let found = flow.datagram(kind, segment);
+                    counts.quic += flow.take_unread();
+                    found
+                })
             }
         };
+        self.datagrams.shrink(self.limits.waiting);
         facts.extend(found.into_iter().map(|fact| Found {
             fact,
             source: segment.source,

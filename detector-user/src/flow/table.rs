@@ -8,9 +8,17 @@ use super::Key;
 /// Of so many entries the one that was unused longest gives way.
 const LOOKED_AT: usize = 16;
 
+/// What a flow keeps besides itself.
+pub(super) trait Waiting {
+    /// Bytes that wait for more.
+    fn waiting(&self) -> usize;
+}
+
 /// Values by flow.
 pub(super) struct Table<V> {
     limit: usize,
+    /// Bytes that wait in all entries.
+    waiting: usize,
     places: HashMap<Key, usize>,
     entries: Vec<Entry<V>>,
     hand: usize,
@@ -21,13 +29,16 @@ pub(super) struct Table<V> {
 struct Entry<V> {
     key: Key,
     last_ns: u64,
+    /// What waits in it, as it is summed up.
+    waiting: usize,
     value: V,
 }
 
-impl<V> Table<V> {
+impl<V: Waiting> Table<V> {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit: limit.max(1),
+            waiting: 0,
             places: HashMap::new(),
             entries: Vec::new(),
             hand: 0,
@@ -39,14 +50,15 @@ impl<V> Table<V> {
         self.places.contains_key(key)
     }
 
-    /// The value of a flow, made if there is none or the flow was silent for `idle_ns`.
-    pub(super) fn entry(
+    /// Visits the value of a flow, made if there is none or the flow was silent for `idle_ns`.
+    pub(super) fn visit<R>(
         &mut self,
         key: Key,
         now_ns: u64,
         idle_ns: u64,
         make: impl FnOnce(Key) -> V,
-    ) -> &mut V {
+        visit: impl FnOnce(&mut V) -> R,
+    ) -> R {
         let place = match self.places.get(&key) {
             Some(place) => {
                 let entry = &mut self.entries[*place];
@@ -59,7 +71,10 @@ impl<V> Table<V> {
         };
         let entry = &mut self.entries[place];
         entry.last_ns = entry.last_ns.max(now_ns);
-        &mut entry.value
+        let result = visit(&mut entry.value);
+        let before = std::mem::replace(&mut entry.waiting, entry.value.waiting());
+        self.waiting = self.waiting - before + entry.waiting;
+        result
     }
 
     fn insert(&mut self, key: Key, value: V) -> usize {
@@ -67,13 +82,23 @@ impl<V> Table<V> {
             self.evict();
         }
         let place = self.entries.len();
-        self.entries.push(Entry { key, last_ns: 0, value });
+        self.entries.push(Entry { key, last_ns: 0, waiting: 0, value });
         self.places.insert(key, place);
         place
     }
 
-    /// Takes one out that was unused for long.
-    pub(super) fn evict(&mut self) -> Option<V> {
+    /// Takes out what was unused for long until no more bytes wait than these.
+    pub(super) fn shrink(&mut self, waiting: usize) {
+        while self.waiting > waiting && self.evict().is_some() {}
+    }
+
+    /// Bytes that wait in all entries.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    fn evict(&mut self) -> Option<()> {
         let count = self.entries.len();
         let places = (0..LOOKED_AT.min(count)).map(|step| (self.hand + step) % count);
         let place = places.min_by_key(|place| self.entries[*place].last_ns)?;
@@ -83,8 +108,9 @@ impl<V> Table<V> {
         if let Some(moved) = self.entries.get(place) {
             self.places.insert(moved.key, place);
         }
+        self.waiting -= gone.waiting;
         self.evicted += 1;
-        Some(gone.value)
+        Some(())
     }
 
     /// Every entry, in an order that only the packets decide.

@@ -194,7 +194,26 @@ fn too_many_waiting_bytes_evict_flows() {
     wire.flows = Flows::new(Limits { waiting: 10, ..Limits::CAPTURE });
     wire.up(1, b"GET /aaaaaaaaaaaaaaaaaaa");
     assert_eq!(wire.flows.counts().evicted, 1);
-    assert_eq!(wire.flows.waiting, 0);
+    assert_eq!(wire.flows.connections.waiting(), 0);
+}
+
+#[test]
+fn bytes_that_waited_in_a_flow_that_gave_way_or_began_anew_wait_no_more() {
+    let mut flows = Flows::new(Limits { flows: 1, ..Limits::LIVE });
+    let mut facts = Vec::new();
+    for (port, time_ns) in [(1, 0), (2, 0), (2, 2 * Limits::LIVE.idle_ns)] {
+        let segment = Segment {
+            source: end(1, port),
+            destination: end(2, 80),
+            transport: Transport::Tcp { sequence: 1, acknowledgement: 0, flags: 0 },
+            payload: b"GET /a",
+            length: 6,
+            quoted: false,
+            stamp: Stamp { time_ns, frame: 1 },
+        };
+        flows.packet(&segment, &mut facts);
+        assert_eq!(flows.connections.waiting(), 6);
+    }
 }
 
 proptest! {

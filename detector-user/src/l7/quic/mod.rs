@@ -16,7 +16,7 @@ mod version;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::AddAssign};
 
 use self::{
     frame::CryptoFrames,
@@ -49,6 +49,16 @@ pub struct Unread {
     pub keys: u64,
     /// CRYPTO data too far ahead of what is missing.
     pub too_far: u64,
+}
+
+impl AddAssign for Unread {
+    fn add_assign(&mut self, more: Self) {
+        let Self { version, cut, keys, too_far } = more;
+        self.version += version;
+        self.cut += cut;
+        self.keys += keys;
+        self.too_far += too_far;
+    }
 }
 
 /// The Initials of the clients of one flow.
@@ -113,6 +123,12 @@ impl Initials {
             rest = &rest[zeros..];
         }
         facts
+    }
+
+    /// Memory that is kept until more comes.
+    pub(crate) fn waiting(&self) -> usize {
+        let connections = self.connections.iter();
+        connections.map(|known| size_of::<Connection>() + known.stream.waiting()).sum()
     }
 
     /// What was not read since the last call.

@@ -49,6 +49,11 @@ impl CryptoStream {
         true
     }
 
+    /// Bytes that are kept until more come.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting_bytes + self.handshake.waiting()
+    }
+
     fn read(&mut self, offset: u64, data: &[u8], hellos: &mut Vec<ClientHello>) {
         let seen = usize::try_from(self.next - offset).unwrap_or(usize::MAX);
         let Some(new) = data.get(seen..) else { return };

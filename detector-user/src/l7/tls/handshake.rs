@@ -66,6 +66,11 @@ impl Handshake {
         self.message.is_empty() && self.skip == 0
     }
 
+    /// Bytes that are kept until more come.
+    pub(crate) fn waiting(&self) -> usize {
+        self.message.len()
+    }
+
     /// Takes the next bytes; the hellos that they complete go to `hellos`.
     pub(crate) fn push(
         &mut self,

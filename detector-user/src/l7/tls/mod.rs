@@ -128,6 +128,11 @@ impl Records {
         }
     }
 
+    /// Bytes of a hello that are kept until more come.
+    pub(crate) fn waiting(&self) -> usize {
+        self.handshake.waiting()
+    }
+
     /// Ends the stream where bytes were not captured: what a hello that has begun says so far.
     pub fn cut(&mut self) -> Option<Fact> {
         self.left = 0;
