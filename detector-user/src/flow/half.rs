@@ -207,20 +207,25 @@ impl Half {
         }
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
+        self.last = stamp;
+        self.release(context);
         let bytes = &bytes[skipped as usize..];
         if !bytes.is_empty() {
-            self.read(bytes, stamp, context);
+            self.read(bytes, context);
         }
+    }
+
+    /// What was held back counts, once its body is whole.
+    fn release(&mut self, context: &mut Context<'_, '_>) {
         if self.skip == 0 && !self.reader.in_chunks() {
             for (fact, _) in self.held.drain(..) {
-                context.found(fact, stamp);
+                context.found(fact, self.last);
             }
         }
     }
 
-    fn read(&mut self, bytes: &[u8], stamp: Stamp, context: &mut Context<'_, '_>) {
+    fn read(&mut self, bytes: &[u8], context: &mut Context<'_, '_>) {
         self.seen += bytes.len() as u64;
-        self.last = stamp;
         if self.buffer.is_empty() {
             if let Rest::Keep(from) = self.run(bytes, 0, context) {
                 self.buffer.extend_from_slice(&bytes[from..]);
@@ -257,6 +262,7 @@ impl Half {
                         return Rest::Done;
                     }
                     at += consumed as usize;
+                    self.release(context);
                 }
                 Progress::Again => untried = false,
                 Progress::Wait if rest.len() < MAX_MESSAGE => return Rest::Keep(at),
