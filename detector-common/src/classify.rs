@@ -95,6 +95,9 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
         notices.inspect = inspect::wanted(packet, facts, direction, application, seen, state);
     }
     let found = recognise(packet, &watched, &session, tables, head, state, &mut notices);
+    if application.inspect & want::UDP_FIRST != 0 && matches!(found.kind, PayloadKind::UdpFirst) {
+        notices.inspect = true;
+    }
     if application.inspect & want::CUT_REQUESTS != 0
         && !notices.inspect
         && facts.payload_length != 0

@@ -30,7 +30,8 @@ pub mod want {
     pub const DOWNLINK: u32 = 1 << 1;
     /// The first bytes of TCP flows.
     pub const STREAMS: u32 = 1 << 2;
-    /// SYN, FIN and RST of both directions, and what flows amount to.
+    /// How flows begin and end, in both directions (SYN, FIN, RST, a flow's first packet), and what
+    /// they amount to.
     pub const FLOW_ENDS: u32 = 1 << 3;
     /// TCP packets without payload too, for their flags.
     pub const TCP_FLAGS: u32 = 1 << 4;
@@ -51,7 +52,10 @@ pub mod want {
     /// The rest of a request line that does not end in the segment in which it began.
     pub const CUT_REQUESTS: u32 = 1 << 12;
 
-    /// All that need the payloads of TCP.
+    /// The first packet of UDP flows.
+    pub const UDP_FIRST: u32 = 1 << 13;
+
+    /// All that need to see TCP.
     pub(super) const OF_TCP: u32 = STREAMS | FLOW_ENDS | TCP_FLAGS | PAYLOAD;
     /// All that need the payloads of UDP.
     pub(super) const OF_UDP: u32 = DNS | QUIC | COAP | PAYLOAD;
@@ -68,18 +72,48 @@ pub(crate) fn wanted<P: PacketBytes + ?Sized, S: State>(
     state: &mut S,
 ) -> bool {
     let inspect = application.inspect;
+    let begins = inspect & want::FLOW_ENDS != 0
+        && count_flow(packet, facts, direction, now, state).unwrap_or(false);
     match facts.protocol {
         Protocol::Udp => {
-            inspect & want::OF_UDP != 0
-                && inspect & way(direction) != 0
-                && facts.payload_length != 0
-                && datagram(packet, facts, application)
+            begins
+                || (inspect & want::OF_UDP != 0
+                    && inspect & way(direction) != 0
+                    && facts.payload_length != 0
+                    && datagram(packet, facts, application))
         }
         Protocol::Tcp => {
-            inspect & want::OF_TCP != 0
-                && segment(packet, facts, direction, application, now, state)
+            begins
+                || (inspect & want::OF_TCP != 0
+                    && segment(packet, facts, direction, application, state))
         }
     }
+}
+
+/// Adds the packet to its flow's sums. Whether it begins or ends the flow; `None` without room.
+#[inline(always)]
+fn count_flow<P: PacketBytes + ?Sized, S: State>(
+    packet: &P,
+    facts: &Facts,
+    direction: Direction,
+    now: u64,
+    state: &mut S,
+) -> Option<bool> {
+    let known = state.flow_state();
+    let is_new = known.is_none();
+    let flow = known.or_else(|| state.create_flow(0))?;
+    if facts.tcp_flags & (SYN | ACK) == SYN {
+        for cell in [&flow.packets, &flow.bytes] {
+            cell[0].set(0);
+            cell[1].set(0);
+        }
+        flow.start_ns.set(now);
+    }
+    let at = direction as usize;
+    state.add(&flow.packets[at], 1);
+    state.add(&flow.bytes[at], packet.size() as u64);
+    flow.last_ns.set(now);
+    Some(is_new || facts.tcp_flags & (SYN | FIN | RST) != 0)
 }
 
 #[inline(always)]
@@ -133,7 +167,6 @@ fn segment<P: PacketBytes + ?Sized, S: State>(
     facts: &Facts,
     direction: Direction,
     application: &ApplicationEntry,
-    now: u64,
     state: &mut S,
 ) -> bool {
     let inspect = application.inspect;
@@ -141,19 +174,8 @@ fn segment<P: PacketBytes + ?Sized, S: State>(
     let Some(flow) = known.or_else(|| state.create_flow(0)) else { return false };
     let at = direction as usize;
     if facts.tcp_flags & (SYN | ACK) == SYN {
-        for cell in [&flow.packets, &flow.bytes, &flow.shown] {
-            cell[0].set(0);
-            cell[1].set(0);
-        }
-        flow.start_ns.set(now);
-    }
-    if inspect & want::FLOW_ENDS != 0 {
-        state.add(&flow.packets[at], 1);
-        state.add(&flow.bytes[at], packet.size() as u64);
-        flow.last_ns.set(now);
-        if facts.tcp_flags & (SYN | FIN | RST) != 0 {
-            return true;
-        }
+        flow.shown[0].set(0);
+        flow.shown[1].set(0);
     }
     if inspect & way(direction) == 0 {
         return false;

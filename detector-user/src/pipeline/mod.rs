@@ -3,6 +3,7 @@
 
 mod history;
 mod outside;
+mod watch;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 

@@ -248,10 +248,7 @@ impl<'a> Builder<'a> {
         for application in &set.applications {
             let of_it = |rule: &Rule| rule.application.name == application.name;
             let row = self.select(of_it);
-            let tracks_udp = set
-                .rules
-                .iter()
-                .any(|rule| of_it(rule) && rule.signature() == Some(Signature::UdpFirstPacket));
+            let tracks_udp = set.rules.iter().any(|rule| of_it(rule) && rule.sees_udp_first());
             entries.push(ApplicationEntry {
                 id: stable_id(&application.name),
                 row: self.row_number(row),

@@ -99,6 +99,11 @@ impl Rule {
         }
     }
 
+    /// Whether it asks for the first packet of UDP flows, in the kernel or in user space.
+    pub fn sees_udp_first(&self) -> bool {
+        self.signature() == Some(Signature::UdpFirstPacket) || self.needs().udp_first
+    }
+
     /// Whether it is about the begin or end of sessions like this.
     pub fn is_session(&self, event: SessionEvent) -> bool {
         self.terms.session == Some(event)

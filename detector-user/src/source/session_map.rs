@@ -1,4 +1,4 @@
-//! The kernel's session table, as the agent reads it.
+//! The kernel's tables of sessions and flows, as the agent reads them.
 
 use std::sync::Arc;
 
@@ -6,20 +6,24 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use detector_common::state::{SessionKey, SessionSnapshot};
+use detector_common::state::{FlowKey, FlowSnapshot, SessionKey, SessionSnapshot};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::kernel::{LoadError, take};
 
 const KEY: usize = size_of::<SessionKey>();
 const STATE: usize = size_of::<SessionSnapshot>();
+const FLOW_KEY: usize = size_of::<FlowKey>();
+const FLOW_STATE: usize = size_of::<FlowSnapshot>();
 
 type Map = HashMap<MapData, [u8; KEY], [u8; STATE]>;
+type FlowMap = HashMap<MapData, [u8; FLOW_KEY], [u8; FLOW_STATE]>;
 
 /// The kernel's session table. An LRU map: when it is full, the longest unused session goes.
 #[derive(Clone)]
 pub struct SessionMap {
     map: Arc<std::sync::Mutex<Map>>,
+    flows: Arc<std::sync::Mutex<FlowMap>>,
 }
 
 /// How sessions are looked at; the kernel's map, or the software source's.
@@ -30,11 +34,16 @@ pub trait Sessions {
     fn remove(&mut self, key: &SessionKey);
     /// Every session there is.
     fn keys(&mut self) -> Vec<SessionKey>;
+    /// A flow as it stands, if it is still there.
+    fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot>;
 }
 
 impl SessionMap {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
-        Ok(Self { map: Arc::new(std::sync::Mutex::new(take(ebpf, "SESSIONS")?)) })
+        Ok(Self {
+            map: Arc::new(std::sync::Mutex::new(take(ebpf, "SESSIONS")?)),
+            flows: Arc::new(std::sync::Mutex::new(take(ebpf, "FLOWS")?)),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MapData, [u8; KEY], [u8; STATE]>> {
@@ -73,5 +82,12 @@ impl Sessions for SessionMap {
             .filter_map(Result::ok)
             .filter_map(|bytes| SessionKey::read_from_bytes(&bytes).ok())
             .collect()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
+        let key: [u8; FLOW_KEY] = zerocopy::transmute!(*key);
+        let flows = self.flows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let bytes = flows.get(&key, 0).ok()?;
+        FlowSnapshot::read_from_bytes(&bytes).ok()
     }
 }

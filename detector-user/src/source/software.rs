@@ -92,11 +92,6 @@ impl SoftwareClassifier {
         self.memory.rule_counts.borrow().get(&rule).map_or(0, |counts| counts[counter as usize])
     }
 
-    /// A flow as it stands.
-    pub fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
-        self.memory.flows.get(key).map(|flow| flow_snapshot(flow))
-    }
-
     /// A session as it stands.
     pub fn session(&self, key: &SessionKey) -> Option<SessionSnapshot> {
         self.memory.sessions.get(key).map(|state| snapshot(state))
@@ -112,6 +107,9 @@ impl Sessions for SoftwareClassifier {
     }
     fn keys(&mut self) -> Vec<SessionKey> {
         self.memory.sessions.keys().copied().collect()
+    }
+    fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
+        self.memory.flows.get(key).map(|flow| flow_snapshot(flow))
     }
 }
 

@@ -1,0 +1,334 @@
+//! What records that user space is to read itself show: messages put together from a flow's
+//! packets, how flows end, and packets as such. What rules make of it is decided elsewhere.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use detector_common::{
+    event::PayloadKind,
+    packet::{Direction, Protocol},
+    state::{FlowKey, FlowSnapshot},
+    wire::tcp_flag::{ACK, FIN, RST, SYN},
+};
+
+use crate::{
+    decode::Record,
+    detection::{Evidence, FlowTotals, Moment},
+    flow::{Endpoint, Flows, Found, Limits, Segment, Stamp, Transport},
+    l7::fact::{Fact, HttpRequest},
+    source::session_map::Sessions,
+};
+
+/// Flows of which something is remembered here.
+const MAX_FLOWS: usize = 65_536;
+/// Requests of a connection that wait for their response.
+const MAX_REQUESTS: usize = 64;
+
+/// Something seen, and which way the packet went that completed it.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// What was seen.
+    pub evidence: Evidence,
+    /// Which way.
+    pub direction: Direction,
+    /// Several messages may be completed by one packet: their order.
+    pub number: u32,
+}
+
+/// A flow that fell silent.
+#[derive(Clone, Debug)]
+pub struct Silence<C> {
+    /// What was kept of the record that began it.
+    pub context: C,
+    /// How long it has been silent, of the times that are asked for.
+    pub after: Duration,
+    /// When its last packet passed, on the packet path's clock.
+    pub last_ns: u64,
+    /// What it amounted to.
+    pub evidence: Evidence,
+}
+
+/// What is remembered of one flow.
+struct Watched<C> {
+    context: C,
+    hello: Option<Arc<Fact>>,
+    requests: VecDeque<Arc<HttpRequest>>,
+    /// FINs seen, by direction.
+    finished: [bool; 2],
+    /// Times of silence that rules ask for, ascending; and how many of them were reported.
+    silences: Arc<[Duration]>,
+    reported: usize,
+    /// The one entry of [`FlowWatch::deadlines`] that counts.
+    deadline: u64,
+}
+
+/// Reads flows. `C` is what the caller wants back when a flow falls silent.
+pub struct FlowWatch<C> {
+    flows: Flows,
+    watched: HashMap<FlowKey, Watched<C>>,
+    deadlines: BinaryHeap<Reverse<(u64, [u8; size_of::<FlowKey>()])>>,
+    records: u64,
+    forgotten: u64,
+    found: Vec<Found>,
+}
+
+impl<C: Clone> FlowWatch<C> {
+    /// Nothing seen yet.
+    pub fn new() -> Self {
+        // The packet path shows a flow's first bytes, and later what begins like a message: here
+        // nothing more is left out.
+        let limits = Limits { stream: None, ..Limits::LIVE };
+        Self {
+            flows: Flows::new(limits),
+            watched: HashMap::new(),
+            deadlines: BinaryHeap::new(),
+            records: 0,
+            forgotten: 0,
+            found: Vec::new(),
+        }
+    }
+
+    /// Flows that were forgotten for want of room.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten + self.flows.counts().evicted
+    }
+
+    /// Everything that a record shows. `silences`: times without a packet after which rules want to
+    /// hear of the flow, ascending.
+    pub fn record(
+        &mut self,
+        record: &Record<'_>,
+        silences: &Arc<[Duration]>,
+        context: impl FnOnce() -> C,
+        memory: &dyn Sessions,
+    ) -> Vec<Sighting> {
+        self.records += 1;
+        let payload: Arc<[u8]> = record.payload.into();
+        let tcp_flags = (record.flow.protocol == Protocol::Tcp).then_some(record.tcp_flags);
+        let seen =
+            |moment| Evidence { payload: payload.clone(), tcp_flags, ..Evidence::of(moment) };
+        let mut all = vec![seen(Moment::Packet)];
+        match record.payload_kind {
+            PayloadKind::TcpOpened => all.push(seen(Moment::Opened)),
+            PayloadKind::UdpFirst => all.push(seen(Moment::UdpFirst)),
+            PayloadKind::Other | PayloadKind::HttpRequest => {}
+        }
+        let mut sightings: Vec<Sighting> = all
+            .into_iter()
+            .map(|evidence| Sighting { evidence, direction: record.flow.direction, number: 0 })
+            .collect();
+        self.remember(record, silences, context);
+        sightings.extend(self.messages(record, &seen));
+        sightings.extend(self.closed(record, memory, &seen));
+        sightings
+    }
+
+    /// The messages that the packet completes.
+    fn messages(
+        &mut self,
+        record: &Record<'_>,
+        seen: &impl Fn(Moment) -> Evidence,
+    ) -> Vec<Sighting> {
+        let mut found = std::mem::take(&mut self.found);
+        self.flows.packet(&segment(record, self.records), &mut found);
+        let ue = record.flow_key.ue;
+        let mut sightings = Vec::new();
+        for (number, found) in (1..).zip(found.drain(..)) {
+            let direction = match (found.source.address, found.source.port) {
+                (address, port) if address == ue && port == record.flow.ue_port => {
+                    Direction::Uplink
+                }
+                _ => Direction::Downlink,
+            };
+            let fact = Arc::new(found.fact);
+            let request = self.note(&record.flow_key, &fact);
+            let evidence = Evidence { request, ..seen(Moment::Message(fact)) };
+            sightings.push(Sighting { evidence, direction, number });
+        }
+        self.found = found;
+        sightings
+    }
+
+    /// Remembers what later evidence refers to; gives the request that a response answers.
+    fn note(&mut self, key: &FlowKey, fact: &Arc<Fact>) -> Option<Arc<HttpRequest>> {
+        let watched = self.watched.get_mut(key)?;
+        match &**fact {
+            Fact::Tls(_) | Fact::Quic(_) => {
+                watched.hello.get_or_insert_with(|| fact.clone());
+                None
+            }
+            Fact::HttpRequest(request) => {
+                if watched.requests.len() < MAX_REQUESTS {
+                    watched.requests.push_back(Arc::new(request.clone()));
+                }
+                None
+            }
+            // 1xx is followed by the response proper (RFC 9110 section 15.2).
+            Fact::HttpResponse(response) if response.status < 200 => {
+                watched.requests.front().cloned()
+            }
+            Fact::HttpResponse(_) => watched.requests.pop_front(),
+            Fact::Dns(_) | Fact::Mqtt(_) | Fact::Coap(_) => None,
+        }
+    }
+
+    /// The end of a TCP connection, when this packet is it.
+    fn closed(
+        &mut self,
+        record: &Record<'_>,
+        memory: &dyn Sessions,
+        seen: &impl Fn(Moment) -> Evidence,
+    ) -> Option<Sighting> {
+        if record.flow.protocol != Protocol::Tcp || record.tcp_flags & (FIN | RST) == 0 {
+            return None;
+        }
+        let watched = self.watched.get_mut(&record.flow_key)?;
+        watched.finished[record.flow.direction as usize] |= record.tcp_flags & FIN != 0;
+        if record.tcp_flags & RST == 0 && watched.finished != [true, true] {
+            return None;
+        }
+        let gone = self.watched.remove(&record.flow_key)?;
+        let totals = totals(memory.flow(&record.flow_key)?);
+        let evidence = Evidence { hello: gone.hello, ..seen(Moment::Closed(totals)) };
+        Some(Sighting { evidence, direction: record.flow.direction, number: 0 })
+    }
+
+    fn remember(
+        &mut self,
+        record: &Record<'_>,
+        silences: &Arc<[Duration]>,
+        context: impl FnOnce() -> C,
+    ) {
+        let key = record.flow_key;
+        let opens = record.tcp_flags & (SYN | ACK) == SYN;
+        if self.watched.contains_key(&key) && !opens {
+            return;
+        }
+        if record.tcp_flags & (FIN | RST) != 0 {
+            return; // the end of a connection whose begin was not seen, or which has ended
+        }
+        if self.watched.len() >= MAX_FLOWS {
+            self.forget_one();
+        }
+        let watched = Watched {
+            context: context(),
+            hello: None,
+            requests: VecDeque::new(),
+            finished: [false; 2],
+            silences: silences.clone(),
+            reported: 0,
+            deadline: 0,
+        };
+        self.watched.insert(key, watched);
+        if let Some(first) = silences.first() {
+            self.schedule(&key, record.time_ns + nanos(*first));
+        }
+    }
+
+    /// Makes room. Which one goes is of no matter as long as it is counted.
+    fn forget_one(&mut self) {
+        if let Some(key) = self.watched.keys().next().copied() {
+            self.watched.remove(&key);
+            self.forgotten += 1;
+        }
+    }
+
+    fn schedule(&mut self, key: &FlowKey, deadline: u64) {
+        let Some(watched) = self.watched.get_mut(key) else { return };
+        watched.deadline = deadline;
+        self.deadlines.push(Reverse((deadline, zerocopy::transmute!(*key))));
+    }
+
+    /// The flows that have fallen silent by now.
+    pub fn silent(&mut self, now_ns: u64, memory: &dyn Sessions) -> Vec<Silence<C>> {
+        let mut all = Vec::new();
+        while let Some(Reverse((deadline, key))) = self.deadlines.peek().copied() {
+            if deadline > now_ns {
+                break;
+            }
+            self.deadlines.pop();
+            let key: FlowKey = zerocopy::transmute!(key);
+            if self.watched.get(&key).is_some_and(|watched| watched.deadline == deadline) {
+                all.extend(self.look(&key, now_ns, memory));
+            }
+        }
+        all
+    }
+
+    fn look(&mut self, key: &FlowKey, now_ns: u64, memory: &dyn Sessions) -> Option<Silence<C>> {
+        let Some(snapshot) = memory.flow(key) else {
+            self.watched.remove(key);
+            self.forgotten += 1;
+            return None;
+        };
+        let watched = self.watched.get_mut(key)?;
+        let after = *watched.silences.get(watched.reported)?;
+        let due = snapshot.last_ns + nanos(after);
+        if due > now_ns {
+            self.schedule(key, due);
+            return None;
+        }
+        watched.reported += 1;
+        let evidence = Evidence {
+            hello: watched.hello.clone(),
+            ..Evidence::of(Moment::Idle(totals(snapshot)))
+        };
+        let silence = Silence {
+            context: watched.context.clone(),
+            after,
+            last_ns: snapshot.last_ns,
+            evidence,
+        };
+        match watched.silences.get(watched.reported).copied() {
+            Some(next) => self.schedule(key, snapshot.last_ns + nanos(next)),
+            None => {
+                self.watched.remove(key);
+            }
+        }
+        Some(silence)
+    }
+}
+
+/// The record's packet as flows are read from.
+fn segment<'a>(record: &Record<'a>, number: u64) -> Segment<'a> {
+    let key = &record.flow_key;
+    let ue = Endpoint { address: key.ue, port: key.ue_port };
+    let application = Endpoint { address: key.application_address, port: key.application_port };
+    let (source, destination) = match record.flow.direction {
+        Direction::Uplink => (ue, application),
+        Direction::Downlink => (application, ue),
+    };
+    let transport = match record.flow.protocol {
+        // Acknowledgement numbers do not cross to user space, so the flag must not either.
+        Protocol::Tcp => Transport::Tcp {
+            sequence: record.sequence,
+            acknowledgement: 0,
+            flags: record.tcp_flags & !ACK,
+        },
+        Protocol::Udp => Transport::Udp,
+    };
+    Segment {
+        source,
+        destination,
+        transport,
+        payload: record.payload,
+        length: record.payload_length,
+        stamp: Stamp { time_ns: record.time_ns, frame: number },
+    }
+}
+
+fn totals(flow: FlowSnapshot) -> FlowTotals {
+    FlowTotals {
+        duration: Duration::from_nanos(flow.last_ns.saturating_sub(flow.start_ns)),
+        packets: flow.packets.iter().sum(),
+        bytes: flow.bytes.iter().sum(),
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}
