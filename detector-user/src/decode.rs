@@ -50,6 +50,8 @@ pub struct Record<'a> {
     pub rules: Vec<u16>,
     /// TCP sequence number.
     pub sequence: u32,
+    /// Bytes of the packet at the hook.
+    pub packet_length: u32,
     /// Payload bytes in the packet; `payload` may be fewer.
     pub payload_length: u32,
     /// The payload's start, as much as the rules asked for.
@@ -117,6 +119,7 @@ impl<'a> Record<'a> {
             generation: header.generation,
             rules: rules.ok_or(DecodeError::Length)?.to_vec(),
             sequence: header.sequence,
+            packet_length: header.packet_length,
             payload_length: header.payload_length,
             payload,
         })

@@ -112,6 +112,8 @@ pub struct Evidence {
     pub tcp_flags: Option<u8>,
     /// What was counted, for rules with a `rate`.
     pub rate: Option<u64>,
+    /// How long a flow has been silent, of the times that rules ask for.
+    pub silent_for: Option<Duration>,
 }
 
 /// What happened.

@@ -128,7 +128,7 @@ impl Worker {
 
 impl RecordTaker for Worker {
     fn take(&mut self, record: &[u8]) {
-        for detection in self.pipeline.record(record, Instant::now()) {
+        for detection in self.pipeline.record(record, &self.sessions, Instant::now()) {
             self.events.send(&detection);
         }
     }

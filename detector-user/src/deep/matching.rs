@@ -11,7 +11,7 @@ use crate::{
 pub fn matches(terms: &Terms, seen: &Evidence, tunnel: Option<Tunnel>) -> bool {
     let Terms { session, udp_first, flow, message, payload, gtpu, not, rate: _ } = terms;
     session.is_none()
-        && its_moment(*udp_first, flow.as_ref(), message.is_some(), &seen.moment)
+        && its_moment(*udp_first, flow.as_ref(), message.is_some(), seen)
         && flow.as_ref().is_none_or(|flow| flags_match(flow, seen))
         && message.as_ref().is_none_or(|message| says(message, seen))
         && payload.as_ref().is_none_or(|payload| payload.matches(&seen.payload))
@@ -24,14 +24,16 @@ fn its_moment(
     udp_first: bool,
     flow: Option<&FlowTerm>,
     asks_message: bool,
-    moment: &Moment,
+    seen: &Evidence,
 ) -> bool {
     let does = |kind| flow.is_some_and(|flow| flow.events.contains(&kind));
-    match moment {
+    match &seen.moment {
         Moment::UdpFirst => udp_first,
         Moment::Opened => does(FlowEventKind::Opened),
         Moment::Closed(_) => does(FlowEventKind::Closed),
-        Moment::Idle(_) => does(FlowEventKind::Idle),
+        Moment::Idle(_) => {
+            does(FlowEventKind::Idle) && flow.is_some_and(|flow| flow.idle == seen.silent_for)
+        }
         Moment::Message(_) => asks_message && flow.is_none() && !udp_first,
         Moment::Packet => {
             !asks_message && !udp_first && flow.is_none_or(|flow| flow.events.is_empty())

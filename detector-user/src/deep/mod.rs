@@ -9,7 +9,12 @@ mod memory;
 mod rate;
 mod window;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 pub use self::{matching::matches, memory::FlowId};
 use self::{memory::FlowMemory, rate::Rates, window::Windows};
@@ -36,6 +41,8 @@ struct ApplicationRules {
     pairs_responses: bool,
     /// Whether flows that are over must know their ClientHello.
     keeps_hellos: bool,
+    /// Times of silence that rules ask for, ascending.
+    silences: Arc<[Duration]>,
 }
 
 impl DeepRules {
@@ -51,10 +58,18 @@ impl DeepRules {
             of.rules.push(rule.clone());
         }
         for of in applications.values_mut() {
+            let flows = of.rules.iter().filter_map(|rule| rule.terms.flow.as_ref()?.idle);
+            let silences: BTreeSet<Duration> = flows.collect();
+            of.silences = silences.into_iter().collect();
             // Stable: equals stay in the order of the file.
             of.rules.sort_by_key(|rule| std::cmp::Reverse(rule.priority));
         }
         Self { applications }
+    }
+
+    /// The times of silence that an application's rules ask for, ascending.
+    pub fn silences(&self, application: u32) -> Arc<[Duration]> {
+        self.applications.get(&application).map(|of| of.silences.clone()).unwrap_or_default()
     }
 
     /// Whether an application has any.
@@ -163,6 +178,12 @@ impl Judge {
             fired.push((rule.clone(), Evidence { rate, ..seen.evidence.clone() }));
         }
         fired
+    }
+
+    /// Whether a rule that the kernel decides fires on what only user space could put together: its
+    /// terms, its users, its `every`.
+    pub fn judge_one(&mut self, rule: &Rule, seen: &Observation) -> bool {
+        applies(rule, seen) && !self.holds_back(rule, seen)
     }
 
     /// Adds to the evidence what earlier packets of the flow said, and keeps what later ones need.

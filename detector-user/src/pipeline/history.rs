@@ -5,9 +5,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::rules::{
-    compile::stable_id,
-    model::{Application, Rule, RuleSet},
+use crate::{
+    deep::DeepRules,
+    rules::{
+        compile::stable_id,
+        model::{Application, Rule, RuleSet},
+    },
 };
 
 /// A set of rules as records refer to it.
@@ -17,6 +20,8 @@ pub struct LoadedRules {
     /// The rules.
     pub set: RuleSet,
     pub(super) applications: HashMap<u32, Arc<Application>>,
+    /// Those that user space decides.
+    pub(super) deep: DeepRules,
     /// By the number that records use; `None` for rules that are gone.
     numbers: Vec<Option<Arc<Rule>>>,
 }
@@ -40,7 +45,8 @@ impl LoadedRules {
     fn numbered(generation: u32, set: RuleSet, numbers: Vec<Option<Arc<Rule>>>) -> Self {
         let applications =
             set.applications.iter().map(|app| (stable_id(&app.name), app.clone())).collect();
-        Self { generation, set, applications, numbers }
+        let deep = DeepRules::new(&set);
+        Self { generation, set, applications, deep, numbers }
     }
 
     /// The rule that records of this generation give this number.

@@ -2,7 +2,9 @@
 //! and told the time, so that replay gives the same answers as the live agent.
 
 mod history;
+mod inspect;
 mod outside;
+mod seen_at;
 mod watch;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
@@ -13,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     confirm::{Refusal, confirm},
     decode::{DecodeError, Record},
+    deep::{DeepCounts, Judge},
     detection::{Detection, Evidence, Moment, Session},
     rules::{
         compile::stable_id,
@@ -21,6 +24,9 @@ use crate::{
     session::{EndedSession, OpenSession, SessionTable},
     source::{session_map::Sessions, session_notes::SessionNote},
 };
+
+use seen_at::SeenAt;
+use watch::FlowWatch;
 
 pub use history::{LoadedRules, RuleHistory};
 pub use outside::{LiveOutside, Outside, monotonic_now};
@@ -40,6 +46,10 @@ pub struct PipelineCounts {
     pub detected: HashMap<String, u64>,
     /// Sessions that are open.
     pub sessions_open: u64,
+    /// Flows that were forgotten for want of room before they were read.
+    pub flows_forgotten: u64,
+    /// Of the rules that user space decides.
+    pub deep: DeepCounts,
 }
 
 /// Records in, detections out.
@@ -47,6 +57,9 @@ pub struct Pipeline<O> {
     rules: RuleHistory,
     sessions: SessionTable,
     outside: O,
+    /// Of records that are to be read as part of their flows.
+    watch: FlowWatch<SeenAt>,
+    judge: Judge,
     counts: PipelineCounts,
     judged_by: u32,
 }
@@ -58,6 +71,8 @@ impl<O: Outside> Pipeline<O> {
             rules,
             sessions: SessionTable::new(seed),
             outside,
+            watch: FlowWatch::new(),
+            judge: Judge::default(),
             counts: PipelineCounts::default(),
             judged_by: 0,
         }
@@ -65,11 +80,21 @@ impl<O: Outside> Pipeline<O> {
 
     /// What became of records so far.
     pub fn counts(&self) -> PipelineCounts {
-        PipelineCounts { sessions_open: self.sessions.len() as u64, ..self.counts.clone() }
+        PipelineCounts {
+            sessions_open: self.sessions.len() as u64,
+            flows_forgotten: self.watch.forgotten(),
+            deep: self.judge.counts(),
+            ..self.counts.clone()
+        }
     }
 
-    /// Makes detections of a record.
-    pub fn record(&mut self, bytes: &[u8], read_at: Instant) -> Vec<Detection> {
+    /// Makes detections of a record. `memory` is what the packet path remembers.
+    pub fn record(
+        &mut self,
+        bytes: &[u8],
+        memory: &dyn Sessions,
+        read_at: Instant,
+    ) -> Vec<Detection> {
         self.counts.records += 1;
         let record = match Record::decode(bytes) {
             Ok(record) => record,
@@ -89,6 +114,9 @@ impl<O: Outside> Pipeline<O> {
                 None => self.counts.unknown_generation += 1,
             }
         }
+        if record.inspect {
+            found.extend(self.inspect(&record, &rules, memory, read_at));
+        }
         self.count_detections(&found);
         found
     }
@@ -103,7 +131,9 @@ impl<O: Outside> Pipeline<O> {
             let gone = |app: &Application| !rules.applications.contains_key(&stable_id(&app.name));
             ended.extend(self.sessions.end_all(gone, kernel));
         }
-        self.end_sessions(ended, now)
+        let mut found = self.silences(now_ns, kernel, now);
+        found.extend(self.end_sessions(ended, now));
+        found
     }
 
     /// From here on, remembers which sessions change, for [`Self::changed_sessions`].
@@ -231,27 +261,34 @@ impl<O: Outside> Pipeline<O> {
                 return None;
             }
         };
-        let session = record.session_start_ns.map(|start_ns| {
-            self.sessions.detected(&record.session, start_ns);
+        Some(self.detection(rule, &SeenAt::of(record), evidence, read_at))
+    }
+
+    fn detection(
+        &mut self,
+        rule: &Arc<Rule>,
+        at: &SeenAt,
+        evidence: Evidence,
+        read_at: Instant,
+    ) -> Detection {
+        let session = at.session_start_ns.map(|start_ns| {
+            self.sessions.detected(&at.session, start_ns);
             // Also of a session that has ended meanwhile.
-            (self.sessions.id(record.flow.ue_ip, &rule.application, start_ns), start_ns)
+            let id = self.sessions.id(at.flow.ue_ip, &rule.application, start_ns);
+            Session { id, started: self.outside.wall_clock(start_ns), ended: None }
         });
-        Some(Detection {
+        Detection {
             rule: rule.clone(),
-            time: self.outside.wall_clock(record.time_ns),
-            device: self.outside.device(record.ifindex),
-            flow: record.flow,
-            session: session.map(|(id, start_ns)| Session {
-                id,
-                started: self.outside.wall_clock(start_ns),
-                ended: None,
-            }),
+            time: self.outside.wall_clock(at.time_ns),
+            device: self.outside.device(at.ifindex),
+            flow: at.flow,
+            session,
             evidence,
-            tunnel: record.tunnel,
-            vlan: record.vlan,
-            discriminator: u64::from(record.sequence),
+            tunnel: at.tunnel,
+            vlan: at.vlan,
+            discriminator: u64::from(at.sequence) | u64::from(at.number) << 32,
             read_at,
-        })
+        }
     }
 
     fn count_detections(&mut self, found: &[Detection]) {

@@ -1,9 +1,9 @@
 //! What records that user space is to read itself show: messages put together from a flow's
-//! packets, how flows end, and packets as such. What rules make of it is decided elsewhere.
+//! packets, how flows end, and packets as such. What rules make of it, [`crate::deep`] decides.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -19,44 +19,37 @@ use crate::{
     decode::Record,
     detection::{Evidence, FlowTotals, Moment},
     flow::{Endpoint, Flows, Found, Limits, Segment, Stamp, Transport},
-    l7::fact::{Fact, HttpRequest},
     source::session_map::Sessions,
 };
 
 /// Flows of which something is remembered here.
 const MAX_FLOWS: usize = 65_536;
-/// Requests of a connection that wait for their response.
-const MAX_REQUESTS: usize = 64;
 
 /// Something seen, and which way the packet went that completed it.
 #[derive(Clone, Debug)]
-pub struct Sighting {
+pub(super) struct Sighting {
     /// What was seen.
-    pub evidence: Evidence,
+    pub(super) evidence: Evidence,
     /// Which way.
-    pub direction: Direction,
+    pub(super) direction: Direction,
     /// Several messages may be completed by one packet: their order.
-    pub number: u32,
+    pub(super) number: u32,
 }
 
 /// A flow that fell silent.
 #[derive(Clone, Debug)]
-pub struct Silence<C> {
+pub(super) struct Silence<C> {
     /// What was kept of the record that began it.
-    pub context: C,
-    /// How long it has been silent, of the times that are asked for.
-    pub after: Duration,
+    pub(super) context: C,
     /// When its last packet passed, on the packet path's clock.
-    pub last_ns: u64,
+    pub(super) last_ns: u64,
     /// What it amounted to.
-    pub evidence: Evidence,
+    pub(super) evidence: Evidence,
 }
 
 /// What is remembered of one flow.
 struct Watched<C> {
     context: C,
-    hello: Option<Arc<Fact>>,
-    requests: VecDeque<Arc<HttpRequest>>,
     /// FINs seen, by direction.
     finished: [bool; 2],
     /// Times of silence that rules ask for, ascending; and how many of them were reported.
@@ -67,7 +60,7 @@ struct Watched<C> {
 }
 
 /// Reads flows. `C` is what the caller wants back when a flow falls silent.
-pub struct FlowWatch<C> {
+pub(super) struct FlowWatch<C> {
     flows: Flows,
     watched: HashMap<FlowKey, Watched<C>>,
     deadlines: BinaryHeap<Reverse<(u64, [u8; size_of::<FlowKey>()])>>,
@@ -78,7 +71,7 @@ pub struct FlowWatch<C> {
 
 impl<C: Clone> FlowWatch<C> {
     /// Nothing seen yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         // The packet path shows a flow's first bytes, and later what begins like a message: here
         // nothing more is left out.
         let limits = Limits { stream: None, ..Limits::LIVE };
@@ -93,13 +86,13 @@ impl<C: Clone> FlowWatch<C> {
     }
 
     /// Flows that were forgotten for want of room.
-    pub fn forgotten(&self) -> u64 {
+    pub(super) fn forgotten(&self) -> u64 {
         self.forgotten + self.flows.counts().evicted
     }
 
     /// Everything that a record shows. `silences`: times without a packet after which rules want to
     /// hear of the flow, ascending.
-    pub fn record(
+    pub(super) fn record(
         &mut self,
         record: &Record<'_>,
         silences: &Arc<[Duration]>,
@@ -144,36 +137,11 @@ impl<C: Clone> FlowWatch<C> {
                 }
                 _ => Direction::Downlink,
             };
-            let fact = Arc::new(found.fact);
-            let request = self.note(&record.flow_key, &fact);
-            let evidence = Evidence { request, ..seen(Moment::Message(fact)) };
+            let evidence = seen(Moment::Message(Arc::new(found.fact)));
             sightings.push(Sighting { evidence, direction, number });
         }
         self.found = found;
         sightings
-    }
-
-    /// Remembers what later evidence refers to; gives the request that a response answers.
-    fn note(&mut self, key: &FlowKey, fact: &Arc<Fact>) -> Option<Arc<HttpRequest>> {
-        let watched = self.watched.get_mut(key)?;
-        match &**fact {
-            Fact::Tls(_) | Fact::Quic(_) => {
-                watched.hello.get_or_insert_with(|| fact.clone());
-                None
-            }
-            Fact::HttpRequest(request) => {
-                if watched.requests.len() < MAX_REQUESTS {
-                    watched.requests.push_back(Arc::new(request.clone()));
-                }
-                None
-            }
-            // 1xx is followed by the response proper (RFC 9110 section 15.2).
-            Fact::HttpResponse(response) if response.status < 200 => {
-                watched.requests.front().cloned()
-            }
-            Fact::HttpResponse(_) => watched.requests.pop_front(),
-            Fact::Dns(_) | Fact::Mqtt(_) | Fact::Coap(_) => None,
-        }
     }
 
     /// The end of a TCP connection, when this packet is it.
@@ -191,9 +159,8 @@ impl<C: Clone> FlowWatch<C> {
         if record.tcp_flags & RST == 0 && watched.finished != [true, true] {
             return None;
         }
-        let gone = self.watched.remove(&record.flow_key)?;
-        let totals = totals(memory.flow(&record.flow_key)?);
-        let evidence = Evidence { hello: gone.hello, ..seen(Moment::Closed(totals)) };
+        self.watched.remove(&record.flow_key);
+        let evidence = seen(Moment::Closed(totals(memory.flow(&record.flow_key)?)));
         Some(Sighting { evidence, direction: record.flow.direction, number: 0 })
     }
 
@@ -216,8 +183,6 @@ impl<C: Clone> FlowWatch<C> {
         }
         let watched = Watched {
             context: context(),
-            hello: None,
-            requests: VecDeque::new(),
             finished: [false; 2],
             silences: silences.clone(),
             reported: 0,
@@ -244,7 +209,7 @@ impl<C: Clone> FlowWatch<C> {
     }
 
     /// The flows that have fallen silent by now.
-    pub fn silent(&mut self, now_ns: u64, memory: &dyn Sessions) -> Vec<Silence<C>> {
+    pub(super) fn silent(&mut self, now_ns: u64, memory: &dyn Sessions) -> Vec<Silence<C>> {
         let mut all = Vec::new();
         while let Some(Reverse((deadline, key))) = self.deadlines.peek().copied() {
             if deadline > now_ns {
@@ -273,16 +238,10 @@ impl<C: Clone> FlowWatch<C> {
             return None;
         }
         watched.reported += 1;
-        let evidence = Evidence {
-            hello: watched.hello.clone(),
-            ..Evidence::of(Moment::Idle(totals(snapshot)))
-        };
-        let silence = Silence {
-            context: watched.context.clone(),
-            after,
-            last_ns: snapshot.last_ns,
-            evidence,
-        };
+        let evidence =
+            Evidence { silent_for: Some(after), ..Evidence::of(Moment::Idle(totals(snapshot))) };
+        let context = watched.context.clone();
+        let silence = Silence { context, last_ns: snapshot.last_ns, evidence };
         match watched.silences.get(watched.reported).copied() {
             Some(next) => self.schedule(key, snapshot.last_ns + nanos(next)),
             None => {
@@ -318,6 +277,7 @@ fn segment<'a>(record: &Record<'a>, number: u64) -> Segment<'a> {
         payload: record.payload,
         length: record.payload_length,
         stamp: Stamp { time_ns: record.time_ns, frame: number },
+        quoted: false,
     }
 }
 

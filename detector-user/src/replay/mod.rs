@@ -103,7 +103,7 @@ impl Replay {
         let mut found = self.pipeline.tick(self.now_ns, &mut self.classifier, self.begun);
         let record = self.classifier.inspect(packet.bytes, packet.layer, 0, self.now_ns);
         if let Some(record) = record {
-            found.extend(self.pipeline.record(&record, self.begun));
+            found.extend(self.pipeline.record(&record, &self.classifier, self.begun));
         }
         found
     }

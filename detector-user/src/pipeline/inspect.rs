@@ -1,0 +1,103 @@
+//! Records that user space reads itself: what they show of their flows, and the rules decided on it.
+
+use std::time::Instant;
+
+use detector_common::event::PayloadKind;
+
+use super::{
+    LoadedRules, Outside, Pipeline,
+    seen_at::SeenAt,
+    watch::{Sighting, Silence},
+};
+use crate::{
+    confirm::parse_request,
+    decode::Record,
+    detection::{Detection, Evidence, Flow},
+    l7::fact::{Fact, HttpVersion},
+    rules::{compile::stable_id, term::Signature},
+    source::session_map::Sessions,
+};
+
+impl<O: Outside> Pipeline<O> {
+    /// Reads the record as part of its flow, and decides the rules that ask for that.
+    pub(super) fn inspect(
+        &mut self,
+        record: &Record<'_>,
+        rules: &LoadedRules,
+        memory: &dyn Sessions,
+        read_at: Instant,
+    ) -> Vec<Detection> {
+        let application = record.session.application;
+        let silences = rules.deep.silences(application);
+        let seen_at = SeenAt::of(record);
+        let sightings = self.watch.record(record, &silences, || seen_at.clone(), memory);
+        let mut found = Vec::new();
+        for Sighting { evidence, direction, number } in sightings {
+            found.extend(self.cut_requests(rules, record, &seen_at, &evidence, read_at));
+            let at = SeenAt { flow: Flow { direction, ..record.flow }, number, ..seen_at.clone() };
+            found.extend(self.decide(rules, &at, evidence, read_at));
+        }
+        found
+    }
+
+    /// Decides the rules that user space decides.
+    fn decide(
+        &mut self,
+        rules: &LoadedRules,
+        at: &SeenAt,
+        evidence: Evidence,
+        read_at: Instant,
+    ) -> Vec<Detection> {
+        let fired = self.judge.judge(&rules.deep, at.observation(evidence));
+        fired
+            .into_iter()
+            .map(|(rule, evidence)| self.detection(&rule, at, evidence, read_at))
+            .collect()
+    }
+
+    /// Requests that the kernel would have told by their first segment, had they not been cut: those
+    /// that a segment completes which does not itself begin one.
+    fn cut_requests(
+        &mut self,
+        rules: &LoadedRules,
+        record: &Record<'_>,
+        at: &SeenAt,
+        evidence: &Evidence,
+        read_at: Instant,
+    ) -> Vec<Detection> {
+        let Some(Fact::HttpRequest(request)) = evidence.message() else { return Vec::new() };
+        let told_by_kernel = record.payload_kind == PayloadKind::HttpRequest
+            && parse_request(record.payload).is_ok();
+        if told_by_kernel || request.version == HttpVersion::Http2 {
+            return Vec::new();
+        }
+        let of_kernel = rules.set.rules.iter().filter(|rule| {
+            stable_id(&rule.application.name) == record.session.application
+                && matches!(rule.signature(), Some(Signature::HttpRequest(_)))
+        });
+        let mut found = Vec::new();
+        for rule in of_kernel {
+            if self.judge.judge_one(rule, &at.observation(evidence.clone())) {
+                found.push(self.detection(rule, at, evidence.clone(), read_at));
+            }
+        }
+        found
+    }
+
+    /// The flows that have fallen silent.
+    pub(super) fn silences(
+        &mut self,
+        now_ns: u64,
+        memory: &dyn Sessions,
+        now: Instant,
+    ) -> Vec<Detection> {
+        let Some(rules) = self.rules.newest() else { return Vec::new() };
+        let mut found = Vec::new();
+        for Silence { context, last_ns, evidence } in self.watch.silent(now_ns, memory) {
+            let at = SeenAt { time_ns: last_ns, ..context };
+            found.extend(self.decide(&rules, &at, evidence, now));
+        }
+        self.count_detections(&found);
+        found
+    }
+}
