@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use detector_common::{
     event::PayloadKind,
     packet::{Address, Direction, Protocol},
-    state::FlowKey,
+    state::{FlowKey, FlowSnapshot},
 };
 
 use zerocopy::FromZeros;
@@ -29,6 +29,9 @@ impl Sessions for Kernel {
     }
     fn keys(&mut self) -> Vec<SessionKey> {
         self.0.keys().copied().collect()
+    }
+    fn flow(&self, _key: &FlowKey) -> Option<FlowSnapshot> {
+        None
     }
 }
 
@@ -79,6 +82,7 @@ fn record(ue: u8, start_ns: u64) -> Record<'static> {
         generation: 1,
         rules: Vec::new(),
         sequence: 0,
+        packet_length: 60,
         payload_length: 0,
         payload: &[],
     }

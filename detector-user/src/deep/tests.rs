@@ -284,7 +284,10 @@ fn a_flow_that_is_over_is_known_by_its_hello() {
     let mut judge = Judge::new(64);
     let totals = FlowTotals { duration: Duration::from_secs(1), packets: 9, bytes: 1_000 };
     assert!(fired(&mut judge, &rules, says(Fact::Tls(hello("shop.example")))).is_empty());
-    assert_eq!(fired(&mut judge, &rules, seen(Moment::Idle(totals))), ["r0"]);
+    let mut idle = seen(Moment::Idle(totals));
+    assert!(fired(&mut judge, &rules, idle.clone()).is_empty(), "another silence than asked for");
+    idle.evidence.silent_for = rules.silences(idle.application).first().copied();
+    assert_eq!(fired(&mut judge, &rules, idle), ["r0"]);
     assert_eq!(fired(&mut judge, &rules, down(seen(Moment::Closed(totals)))), ["r0"]);
     let mut reset = seen(Moment::Closed(totals));
     reset.evidence.tcp_flags = Some(0x14);
