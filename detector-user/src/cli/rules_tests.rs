@@ -42,6 +42,46 @@ fn check_says_what_each_rule_needs() {
 }
 
 #[test]
+fn check_says_where_a_rule_is_decided_and_what_that_costs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("rules.yaml");
+    let rule = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: detector.dev/v1alpha1\nkind: Rule\nmetadata: {{name: {name}}}\n\
+             spec: {{application: {spec}, emit: {{type: t}}}}\n"
+        )
+    };
+    let application = |name: &str, last: u8| {
+        format!(
+            "---\napiVersion: detector.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\n\
+             spec: {{endpoints: [{{cidr: 10.0.0.{last}}}]}}\n"
+        )
+    };
+    let text = [
+        application("a", 1),
+        application("b", 2),
+        rule("plain", "a, match: {http: {path: /a}}"),
+        rule("host", "a, match: {http: {host: a.example}}"),
+        rule("closed", "a, match: {flow: closed, tls: {}}"),
+        rule("alone", "b, match: {flow: opened}"),
+        rule("last", "b, final: true, priority: 5, match: {http: {}}"),
+    ];
+    std::fs::write(&file, text.concat()).unwrap();
+    let (good, out, err) = checked(file, Output::Json);
+    assert!(good, "{out}{err}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let decided = |n: usize| report["rules"][n]["decidedIn"].as_str().unwrap().to_owned();
+    let sent = |n: usize| report["rules"][n]["sent"].as_str().unwrap().to_owned();
+    assert_eq!((decided(0), sent(0)), ("kernel".to_owned(), "matches only".to_owned()));
+    assert_eq!(decided(1), "user space");
+    assert!(sent(1).starts_with("the first 16 KiB of TCP flows"), "{}", sent(1));
+    assert!(sent(2).starts_with("ends of flows, the first 16 KiB"), "{}", sent(2));
+    // A final rule brings the others of its application along.
+    assert_eq!((decided(3), sent(3)), ("user space".to_owned(), "SYNs".to_owned()));
+    assert_eq!((decided(4), &report["rules"][4]["final"]), ("user space".to_owned(), &true.into()));
+}
+
+#[test]
 fn check_prints_json_for_programs() {
     let (good, out, _) = checked(sample(), Output::Json);
     let report: Value = serde_json::from_str(&out).unwrap();

@@ -287,7 +287,7 @@ fn together(
             moments.join(" and ")
         )));
     }
-    if moments.is_empty() && terms.payload.is_none() && !control {
+    if moments.is_empty() && spec.payload.is_none() && !control {
         let every = match (spec.gtpu.is_some(), spec.rate.is_some()) {
             (false, false) => "names nothing to see",
             (true, false) => "would fire on every packet of the tunnel",

@@ -149,7 +149,7 @@ pub struct RuleSpec {
     /// Whether it fires only inside a session that the user began; `optional` if left out.
     #[serde(default)]
     pub session: Option<Field<SessionNeed>>,
-    /// Of the rules that match the same packet, the highest goes first; 0 if left out.
+    /// Of the rules that match at the same moment, the highest goes first; 0 if left out.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: Option<Field<i64>>,
