@@ -5,6 +5,7 @@ mod bed;
 mod delivery;
 mod pinned;
 mod pressure;
+mod read;
 mod reload;
 mod sessions;
 mod startup;
