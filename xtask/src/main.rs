@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod demo;
 mod env;
+mod fuzz;
 mod lint;
 mod setup;
 mod shell;
@@ -62,6 +63,12 @@ enum Command {
     /// again. A row every ten seconds; exit code 0 only when memory and descriptors stayed flat and
     /// no event was lost. In network namespaces of its own, cleaned up after, also on Ctrl-C.
     Soak(soak::Args),
+    /// Feed the readers of packets, records, files and protocols what nobody sends.
+    ///
+    /// The targets are in tests/fuzz/, each a libFuzzer program that cargo-fuzz builds (with the
+    /// pinned compiler; cached under target/tools/). Each runs for `--seconds`; what it learns is
+    /// kept under target/fuzz/corpus/ for the next run. Exit code 0 only without a finding.
+    Fuzz(fuzz::Args),
     /// Deny every warning: clippy for user space and kernel programs, and the documentation.
     Lint,
 }
@@ -105,6 +112,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             build::run(&env, &build::Args::default())?;
             return soak::run(&env, &args);
         }
+        Command::Fuzz(args) => fuzz::run(&env, &args)?,
         Command::Lint => {
             setup::run(&env)?;
             build::kernel_programs(&env)?;

@@ -36,7 +36,8 @@ enum Part {
 pub enum TemplateError {
     /// No field has that name.
     #[error(
-        "unknown template field {{{name}}}; expected a field such as {{ue.ip}} or {{http.path}}{}",
+        "unknown template field {{{}}}; expected a field such as {{ue.ip}} or {{http.path}}{}",
+        name.escape_debug(),
         did_you_mean(name, FIELDS.iter().map(|row| row.name))
     )]
     UnknownField {

@@ -2,6 +2,7 @@
 
 pub(crate) mod apt;
 pub(crate) mod bpf_linker;
+pub(crate) mod cargo_fuzz;
 mod rust_src;
 
 use anyhow::Result;

@@ -1,0 +1,39 @@
+//! What each fuzz target does with its bytes. The fuzzing programs (`targets/`) call these, and so
+//! does an ordinary test (`tests/tests/fuzz_regressions.rs`), which needs neither cargo-fuzz nor
+//! libFuzzer, on every input that once failed (`regressions/`).
+
+mod datagrams;
+mod input;
+mod packets;
+mod streams;
+mod text;
+
+/// Looks at bytes, and panics when what must hold does not.
+pub type Target = fn(&[u8]);
+
+/// Every target, under the name of its program.
+pub const TARGETS: [(&str, Target); 14] = [
+    ("parse", packets::parse),
+    ("classify", packets::classify),
+    ("capture", packets::capture),
+    ("record", packets::record),
+    ("rules", text::rules),
+    ("config", text::config),
+    ("reassembly", streams::reassembly),
+    ("dns", datagrams::dns),
+    ("quic", datagrams::quic),
+    ("coap", datagrams::coap),
+    ("http1", streams::http1),
+    ("h2", streams::h2),
+    ("tls", streams::tls),
+    ("mqtt", streams::mqtt),
+];
+
+/// Runs one target.
+///
+/// # Panics
+/// When the input is a finding, or there is no such target.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|(known, _)| *known == name);
+    target.unwrap_or_else(|| panic!("no fuzz target {name}")).1(bytes);
+}

@@ -1,0 +1,110 @@
+//! `cargo xtask fuzz`: the fuzzing programs of `tests/fuzz`, each for a bounded time.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{env::Env, setup::cargo_fuzz, shell};
+
+/// An input that takes longer, in seconds, is a finding.
+const SLOWEST: u32 = 10;
+/// So is one that takes more memory, in MiB.
+const LARGEST: u32 = 2_048;
+
+/// Options of `cargo xtask fuzz`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only this target: the name of a file in tests/fuzz/targets/
+    target: Option<String>,
+
+    /// How long each target runs
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    seconds: u32,
+}
+
+/// Runs the targets in turn. All of them run; the first finding of each ends it.
+pub(crate) fn run(env: &Env, args: &Args) -> Result<()> {
+    let targets = targets(env, args.target.as_deref())?;
+    cargo_fuzz::ensure(env)?;
+    build(env)?;
+    let mut found = Vec::new();
+    for target in &targets {
+        let what = format!("fuzz {target} for {} s", args.seconds);
+        if let Err(error) = shell::step(&what, || shell::run(&mut program(env, target, args)?)) {
+            eprintln!("    {error:#}");
+            found.push(target.as_str());
+        }
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "findings in {}: the inputs are in {}; put each under a name that says what is wrong into \
+         tests/fuzz/regressions/<target>/, where `cargo test --test fuzz_regressions` runs it",
+        found.join(", "),
+        artifacts(env).display()
+    )
+}
+
+fn targets(env: &Env, only: Option<&str>) -> Result<Vec<String>> {
+    let directory = env.root.join("tests/fuzz/targets");
+    let mut names = Vec::new();
+    for file in fs::read_dir(&directory).context("cannot list tests/fuzz/targets")? {
+        let path = file?.path();
+        names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
+    }
+    names.sort();
+    match only {
+        None => Ok(names),
+        Some(only) if names.iter().any(|name| name == only) => Ok(vec![only.to_owned()]),
+        Some(only) => bail!("no target `{only}`; there are {}", names.join(", ")),
+    }
+}
+
+/// With libFuzzer's coverage and without a sanitizer: what is fuzzed is safe Rust, which panics where
+/// C would read on, and runs twice as fast without.
+fn build(env: &Env) -> Result<()> {
+    shell::step("build the fuzzing programs", || {
+        // The same versions of everything as in the product; cargo adds what only fuzzing needs.
+        fs::copy(env.root.join("Cargo.lock"), env.root.join("tests/fuzz/Cargo.lock"))
+            .context("cannot copy Cargo.lock")?;
+        shell::run(
+            Command::new(cargo_fuzz::program(env))
+                .args(["build", "--sanitizer", "none", "--fuzz-dir", "tests/fuzz", "--target-dir"])
+                .arg(directory(env))
+                .current_dir(&env.root)
+                // cargo-fuzz takes a nightly compiler for granted; the pinned stable one does too
+                // what nightly does, with this.
+                .env("RUSTC_BOOTSTRAP", "1")
+                .env_remove("CARGO_TARGET_DIR"),
+        )
+    })
+}
+
+/// The program of one target. What it learns stays in `corpus` for the next run; it begins with the
+/// seeds, and with what once failed.
+fn program(env: &Env, target: &str, args: &Args) -> Result<Command> {
+    let corpus = directory(env).join("corpus").join(target);
+    let artifacts = artifacts(env).join(target);
+    fs::create_dir_all(&corpus)?;
+    fs::create_dir_all(&artifacts)?;
+    let mut program = Command::new(directory(env).join(&env.host).join("release").join(target));
+    program
+        .arg(format!("-max_total_time={}", args.seconds))
+        .arg(format!("-timeout={SLOWEST}"))
+        .arg(format!("-rss_limit_mb={LARGEST}"))
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .args(["-print_final_stats=1", "-verbosity=0"])
+        .arg(corpus);
+    let given = ["seeds", "regressions"].map(|kind| env.root.join("tests/fuzz").join(kind));
+    program.args(given.map(|kind| kind.join(target)).into_iter().filter(|path| path.is_dir()));
+    Ok(program)
+}
+
+fn directory(env: &Env) -> PathBuf {
+    env.target.join("fuzz")
+}
+
+fn artifacts(env: &Env) -> PathBuf {
+    directory(env).join("artifacts")
+}
