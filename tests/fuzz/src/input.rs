@@ -4,7 +4,7 @@
 const MAX_PIECES: usize = 32;
 
 /// One byte off the front.
-pub(crate) fn byte<'a>(bytes: &mut &'a [u8]) -> u8 {
+pub(crate) fn byte(bytes: &mut &[u8]) -> u8 {
     let Some((first, rest)) = bytes.split_first() else { return 0 };
     *bytes = rest;
     *first
