@@ -56,15 +56,14 @@ pub(super) fn is_grease(number: u16) -> bool {
 /// Reads the body of a ClientHello of `length` bytes, of which those in `body` are there. `None`
 /// if not even a version is.
 pub(super) fn read(body: &[u8], length: usize, carrier: Carrier) -> Option<ClientHello> {
+    if body.len() < size_of::<u16>() {
+        return None;
+    }
     let mut offer = Offer::default();
     let whole = match offer.fill(Rest::new(body, length)) {
         Ok(()) => length <= body.len(),
         Err(Stop::Cut | Stop::Damaged) => false,
     };
-    // SSL 3.0 and all TLS are 3.x; 1.1 is China's (GB/T 38636).
-    if !matches!(offer.legacy_version, 0x0300..=0x03ff | 0x0101) {
-        return None;
-    }
     Some(ClientHello {
         sni: offer.server_name.map(text::ascii),
         alpn: offer.alpn.iter().copied().map(text::utf8).collect(),

@@ -71,6 +71,8 @@ pub struct Records {
     handshake: Handshake,
     /// What is still to come of the handshake record that is being read.
     left: usize,
+    /// What that record said so far; it counts once the record has come whole.
+    held: Vec<ClientHello>,
     /// A record was read: this is TLS, whatever later records call their version.
     known: bool,
     /// ChangeCipherSpec passed: what follows is encrypted, but for a second hello of TLS 1.3.
@@ -79,7 +81,13 @@ pub struct Records {
 
 impl Default for Records {
     fn default() -> Self {
-        Self { handshake: Handshake::new(Carrier::Tcp), left: 0, known: false, encrypted: false }
+        Self {
+            handshake: Handshake::new(Carrier::Tcp),
+            left: 0,
+            held: Vec::new(),
+            known: false,
+            encrypted: false,
+        }
     }
 }
 
@@ -136,19 +144,20 @@ impl Records {
     /// Ends the stream where bytes were not captured: what a hello that has begun says so far.
     pub fn cut(&mut self) -> Option<Fact> {
         self.left = 0;
-        self.handshake.cut().map(Fact::Tls)
+        let cut = self.handshake.cut();
+        self.held.drain(..).next().or(cut).map(Fact::Tls)
     }
 
     /// Takes what is there of the handshake record, `before` bytes of header in front of it.
     fn fragment(&mut self, body: &[u8], before: usize) -> Step {
         let taken = self.left.min(body.len());
         self.left -= taken;
-        let mut hellos: Vec<ClientHello> = Vec::new();
         let mut consumed = before + taken;
-        if self.handshake.push(&body[..taken], &mut hellos).is_err() {
+        if self.handshake.push(&body[..taken], &mut self.held).is_err() {
             // The rest of the record is skipped unread.
             consumed += std::mem::take(&mut self.left);
         }
+        let hellos = if self.left == 0 { std::mem::take(&mut self.held) } else { Vec::new() };
         Step::Took { consumed: consumed as u64, facts: hellos.into_iter().map(Fact::Tls).collect() }
     }
 

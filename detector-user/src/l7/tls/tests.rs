@@ -186,6 +186,26 @@ fn a_hello_whose_end_was_not_captured_says_what_is_there() {
 }
 
 #[test]
+fn a_hello_counts_once_its_record_has_come() {
+    let mut sent = record(22, &message(&server_name(b"a.example")));
+    sent[4] += 9; // the record says that more follows
+    let mut records = Records::default();
+    assert_eq!(whole(|bytes| records.step(bytes), &sent).0, []);
+    let rest = [11, 0, 0, 5, 1, 2, 3, 4, 5];
+    assert_eq!(names(&whole(|bytes| records.step(bytes), &rest).0), [Some("a.example")]);
+    let mut records = Records::default();
+    whole(|bytes| records.step(bytes), &sent);
+    assert_eq!(names(&records.cut().into_iter().collect::<Vec<_>>()), [Some("a.example")]);
+}
+
+#[test]
+fn the_version_of_a_hello_does_not_matter() {
+    let mut odd = message(&server_name(b"a.example"));
+    odd[4] = 0x3f;
+    assert_eq!(names(&read(&record(22, &odd))), [Some("a.example")]);
+}
+
+#[test]
 fn of_a_damaged_hello_counts_what_stands_before_the_damage() {
     let name = server_name(b"a.example");
     let damaged_extension = [&[0, 16][..], &[0xff, 0xff], b"\x00\x03\x02h2"].concat();
