@@ -108,7 +108,8 @@ fn a_closed_connection_says_how_much_it_carried_and_a_datagram_what_it_begins_wi
     assert!(closed["flow"]["bytes"].as_u64().expect("a number") > 50_000, "{closed}");
     let ue: IpAddr = UE.parse().expect("address");
     let socket = bed.ue.enter(|| std::net::UdpSocket::bind((ue, 0))).expect("ue").expect("socket");
-    for payload in [&[0u8, 0xca, 0xfe, 9][..], &[0, 1, 2, 3, 4, 5, 6, 7, 8], b"\0\xca\xfe12345678"] {
+    for payload in [&[0u8, 0xca, 0xfe, 9][..], &[0, 1, 2, 3, 4, 5, 6, 7, 8], b"\0\xca\xfe12345678"]
+    {
         socket.send_to(payload, (APP, 5004)).expect("sent");
     }
     events = settled(&agent, "delivered", 3).len();
