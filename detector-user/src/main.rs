@@ -6,11 +6,10 @@ use clap::Parser;
 use detector_user::cli::{self, Cli};
 use tracing_subscriber::EnvFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr();
-    match cli::run(cli).await {
+    match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -1,17 +1,19 @@
 //! The agent at work: config -> rules -> kernel programs -> reader thread -> delivery, until it is
 //! told to stop; then everything in the same order is brought to its end.
 
+mod confine;
 mod events;
 mod ledger;
 mod observe;
 mod pins;
+mod prepare;
 mod reader;
 mod reload;
 mod sinks;
 
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -26,10 +28,11 @@ use crate::{
     config::{Config, Environment},
     deliver::Delivery,
     metrics::Metrics,
-    source::kernel::{Kernel, KernelLimits, KernelLog},
+    source::kernel::KernelLog,
 };
 
 pub use events::Output;
+use prepare::Prepared;
 
 /// How long the drain at the end may take; Kubernetes kills after 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -41,21 +44,31 @@ const RULES: &str = "rules";
 
 /// Runs the agent until SIGTERM or SIGINT. `rules`, if any, replace those of the config.
 ///
+/// Starts its runtime, and with it other threads, only once it has given up the privileges that it
+/// needs no longer: they are each thread's own.
+///
 /// # Errors
 /// Config or rules that cannot be used, missing privileges, a kernel that cannot do it, or an
 /// admin address that is taken.
-pub async fn run(config: &Path, rules: Vec<PathBuf>, output: Output) -> anyhow::Result<()> {
+pub fn run(config: &Path, rules: Vec<PathBuf>, output: Output) -> anyhow::Result<()> {
+    confine::keep(&confine::TO_ATTACH)?;
     let mut config = Config::load(config, &Environment::of_process())?;
     if !rules.is_empty() {
         config.rules = rules;
     }
-    let mut signals = Signals::new()?;
-    let listener = TcpListener::bind(config.admin.listen)
-        .await
-        .with_context(|| format!("admin server: cannot listen on {}", config.admin.listen))?;
-    let mut agent = Agent::start(config, output, listener)?;
-    agent.work(&mut signals).await;
-    agent.stop().await
+    let prepared = Prepared::new(&config)?;
+    confine::keep(&confine::TO_WORK)?;
+    confine::filter_system_calls();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let mut agent = Agent::start(config, output, prepared)?;
+        agent.work(&mut signals).await;
+        agent.stop().await
+    });
+    // A thread that still waits, for a file system that hangs, must not keep the process.
+    runtime.shutdown_background();
+    ended
 }
 
 struct Signals {
@@ -86,37 +99,20 @@ struct Agent {
     kernel_log: Option<KernelLog>,
     /// The reader no longer waits for room in the delivery's queue.
     give_up: CancellationToken,
-    /// What another agent has pinned is taken over or removed.
-    swept: bool,
 }
 
 impl Agent {
-    fn start(config: Config, output: Output, listener: TcpListener) -> anyhow::Result<Self> {
+    fn start(config: Config, output: Output, prepared: Prepared) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         let readiness = Readiness::requiring([ATTACHED, RULES]);
-        let limits = KernelLimits {
-            sessions: config.limits.sessions,
-            flows: config.limits.flows,
-            ring_bytes: config.limits.ring_bytes,
-            wake_holdoff_ns: None,
-        };
-        let pins = config.pin.as_deref().map(|path| pins::open(path, &limits)).transpose()?;
-        let kernel = match &pins {
-            Some(pins) => Kernel::load_pinned(limits, pins)?,
-            None => Kernel::load(limits)?,
-        };
-        let Kernel { ebpf, rules: rule_maps, sessions, counters, ring, notes, log } = kernel;
-        let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
-        let reloader = reload::Reloader::start(config.rules.clone(), pools, rule_maps)?;
         readiness.met(RULES);
+        let Prepared { listener, kernel, reloader, attacher } = prepared;
+        let prepare::Tables { sessions, counters, ring, notes, log } = kernel;
+        let listener = TcpListener::from_std(listener)?;
         let delivery = Arc::new(sinks::start(&config, output, &metrics)?);
         let give_up = CancellationToken::new();
         let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
         let reader = reader::Reader::start(ring, sessions, notes, reloader.history(), events)?;
-        let mut attacher = Attacher::new(ebpf, config.devices)?;
-        if let Some(pins) = pins {
-            attacher = attacher.with_pins(pins);
-        }
         let devices = observe::Devices::default();
         let ledgers = delivery.ledgers();
         let sinks = ledgers.clone();
@@ -136,7 +132,6 @@ impl Agent {
             admin_stop,
             kernel_log: log,
             give_up,
-            swept: false,
         })
     }
 
@@ -149,8 +144,8 @@ impl Agent {
                 None
             }
         };
-        // Its first tick comes at once: that is when devices are attached to, and the watcher, already
-        // there, misses none that appears meanwhile.
+        // Its first tick comes at once: a device that appeared after the first look, and before the
+        // watcher was there, is attached to then.
         let mut look = interval(LOOK);
         loop {
             let changed = async {
@@ -186,12 +181,7 @@ impl Agent {
     /// Attaches to what is there now, and says what changed.
     async fn reconcile(&mut self) {
         match self.attacher.reconcile().await {
-            Ok(changes) => {
-                say(&changes);
-                if !std::mem::replace(&mut self.swept, true) {
-                    pins::sweep(&self.attacher);
-                }
-            }
+            Ok(changes) => say(&changes),
             Err(error) => warn!("devices: {error}"),
         }
         let devices = self.attacher.status();

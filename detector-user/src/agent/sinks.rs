@@ -9,15 +9,20 @@ use crate::{
     metrics::Metrics,
 };
 
+/// What can be told before anything is started.
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !config.sinks.is_empty(),
+        "no sink: set spec.sink in the config (url, stdout or file), or K_SINK in the environment"
+    );
+    Ok(())
+}
+
 pub(super) fn start(
     config: &Config,
     output: Output,
     metrics: &Metrics,
 ) -> anyhow::Result<Delivery> {
-    anyhow::ensure!(
-        !config.sinks.is_empty(),
-        "no sink: set spec.sink in the config (url, stdout or file), or K_SINK in the environment"
-    );
     let lanes: anyhow::Result<Vec<Lane>> =
         config.sinks.iter().map(|sink| open(sink, &config.delivery)).collect();
     Ok(Delivery::start(&settings(&config.delivery, output), lanes?, metrics))

@@ -5,6 +5,7 @@ pub mod devices;
 pub mod dlq;
 pub mod replay;
 pub mod rules;
+pub mod status;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -31,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Watch devices, match rules, and send CloudEvents: the agent.
     Run(RunArgs),
+    /// Show what a running agent does.
+    Status(status::StatusArgs),
     /// Remove what an agent with `spec.pin` left in the kernel.
     Detach(detach::DetachArgs),
     /// Check rules files, or print their schema.
@@ -71,17 +74,23 @@ pub struct RunArgs {
 ///
 /// # Errors
 /// What stopped it.
-pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Run(RunArgs { config, rules, output }) => {
-            agent::run(&config, rules, output).await?;
+            agent::run(&config, rules, output)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Status(args) => block_on(status::run(args)),
         Command::Detach(args) => detach::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Rules(args) => rules::run(args),
-        Command::Devices(args) => devices::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Devices(args) => block_on(devices::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(args),
-        Command::Dlq(args) => dlq::run(args).await,
-        Command::Broker(args) => crate::broker::run(args).await.map(|()| ExitCode::SUCCESS),
+        Command::Dlq(args) => block_on(dlq::run(args)),
+        Command::Broker(args) => block_on(crate::broker::run(args)).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// On a runtime of its own: the agent starts its own too, once it has given up its privileges.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Runtime::new()?.block_on(work)
 }

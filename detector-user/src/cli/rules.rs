@@ -154,8 +154,7 @@ impl<'a> Report<'a> {
 /// Any document of Detector's.
 #[derive(schemars::JsonSchema)]
 #[schemars(untagged, title = "Detector document")]
-#[expect(dead_code, reason = "it is never made; only its schema is used")]
-#[allow(clippy::large_enum_variant, reason = "it is never made")]
+#[expect(dead_code, reason = "never made; only its schema is used")]
 enum AnyDocument {
     Application(Box<ApplicationDocument>),
     Rule(Box<RuleDocument>),

@@ -1,0 +1,74 @@
+//! Everything that takes privileges, before there is a second thread: kernel programs, rule tables,
+//! pins, the first attachment.
+
+use std::net::TcpListener;
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+
+use super::{pins, reload::Reloader, say, sinks};
+use crate::{
+    attach::Attacher,
+    config::Config,
+    source::{
+        kernel::{Kernel, KernelLimits, KernelLog, PacketCounters},
+        session_map::SessionMap,
+        session_notes::SessionNotes,
+    },
+};
+
+/// What the agent works with.
+pub(super) struct Prepared {
+    /// For metrics and health.
+    pub(super) listener: TcpListener,
+    pub(super) kernel: Tables,
+    pub(super) reloader: Reloader,
+    pub(super) attacher: Attacher,
+}
+
+/// The kernel's tables but those of rules, which are the reloader's.
+pub(super) struct Tables {
+    pub(super) sessions: SessionMap,
+    pub(super) counters: PacketCounters,
+    pub(super) ring: RingBuf<MapData>,
+    pub(super) notes: Option<SessionNotes>,
+    pub(super) log: Option<KernelLog>,
+}
+
+impl Prepared {
+    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
+        sinks::check(config)?;
+        let listener = TcpListener::bind(config.admin.listen)
+            .with_context(|| format!("admin server: cannot listen on {}", config.admin.listen))?;
+        listener.set_nonblocking(true)?;
+        let limits = KernelLimits {
+            sessions: config.limits.sessions,
+            flows: config.limits.flows,
+            ring_bytes: config.limits.ring_bytes,
+            wake_holdoff_ns: None,
+        };
+        let pins = config.pin.as_deref().map(|path| pins::open(path, &limits)).transpose()?;
+        let kernel = match &pins {
+            Some(pins) => Kernel::load_pinned(limits, pins)?,
+            None => Kernel::load(limits)?,
+        };
+        let Kernel { ebpf, rules, sessions, counters, ring, notes, log } = kernel;
+        let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
+        let reloader = Reloader::start(config.rules.clone(), pools, rules)?;
+        let mut attacher = Attacher::new(ebpf, config.devices.clone())?;
+        if let Some(pins) = pins {
+            attacher = attacher.with_pins(pins);
+        }
+        attach(&mut attacher)?;
+        let kernel = Tables { sessions, counters, ring, notes, log };
+        Ok(Self { listener, kernel, reloader, attacher })
+    }
+}
+
+/// The first look at devices, on a runtime without threads.
+fn attach(attacher: &mut Attacher) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    say(&runtime.block_on(attacher.reconcile())?);
+    pins::sweep(attacher);
+    Ok(())
+}
