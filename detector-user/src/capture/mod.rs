@@ -9,6 +9,8 @@ pub mod fragment;
 pub mod layers;
 pub mod link;
 mod section;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 
 pub use self::{
