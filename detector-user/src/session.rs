@@ -260,12 +260,14 @@ impl SessionTable {
         gone: impl Fn(&Application) -> bool,
         kernel: &mut dyn Sessions,
     ) -> Vec<EndedSession> {
-        let keys: Vec<SessionKey> = self
+        let mut keys: Vec<SessionKey> = self
             .open
             .iter()
             .filter(|(_, session)| gone(&session.application))
             .map(|(key, _)| *key)
             .collect();
+        // In the order in which they began, so that two replays tell it the same way.
+        keys.sort_by_key(|key| (self.open[key].start_ns, key.ue.0, key.application));
         let end = |key: SessionKey| {
             let session = self.open.remove(&key)?;
             self.ended.note(key, session.start_ns);

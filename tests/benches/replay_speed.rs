@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use testbed::{
     agent,
-    frames::{Packet, Tcp, http_request},
+    frames::{Packet, Tcp, http_request, pcap},
 };
 
 const PACKETS: usize = 1_000_000;
@@ -128,8 +128,7 @@ fn on_path(name: &str) -> bool {
 /// Writes the capture: classic pcap, Ethernet, microseconds.
 fn write_capture(path: &Path) -> Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
-    file.write_all(&0xa1b2_c3d4u32.to_le_bytes())?;
-    file.write_all(&[2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 1, 0, 0, 0])?;
+    file.write_all(&pcap::header())?;
     let mut flows: Vec<Flow> = (0..CONCURRENT).map(Flow::new).collect();
     let mut begun = CONCURRENT;
     for number in 0..PACKETS {
@@ -142,18 +141,9 @@ fn write_capture(path: &Path) -> Result<()> {
                 flow.next().context("a flow has packets")?
             }
         };
-        write_packet(&mut file, number, &frame)?;
+        file.write_all(&pcap::record(number as u64, &frame))?;
     }
     file.flush()?;
-    Ok(())
-}
-
-fn write_packet(file: &mut impl Write, number: usize, frame: &[u8]) -> Result<()> {
-    let (seconds, micros) = (1_700_000_000 + number / 1_000_000, number % 1_000_000);
-    for word in [seconds, micros, frame.len(), frame.len()] {
-        file.write_all(&u32::try_from(word)?.to_le_bytes())?;
-    }
-    file.write_all(frame)?;
     Ok(())
 }
 

@@ -30,7 +30,8 @@ pub fn write_event(
     detection: &Detection,
 ) -> io::Result<()> {
     match format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string(event)?),
+        // By way of a value, whose keys are sorted: the event's extensions are in a random order.
+        Format::Json => writeln!(out, "{}", serde_json::to_value(event)?),
         Format::Table => {
             let time =
                 event.time().map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));

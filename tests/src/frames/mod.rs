@@ -4,6 +4,7 @@
 //! Lengths and checksums are right unless a test spoils the bytes afterwards.
 
 mod gtpu;
+pub mod pcap;
 mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,0 +1,129 @@
+//! `detector replay --rules` as a process: the events that the agent would send, from a file.
+
+use std::{fs, net::IpAddr, path::Path, process::Output};
+
+use serde_json::Value;
+use testbed::{
+    agent,
+    frames::{Packet, Tcp, http_request, pcap},
+};
+
+const RULES: &str = "apiVersion: detector.dev/v1alpha1
+kind: Application
+metadata: {name: shop}
+spec:
+  endpoints: [{cidr: 10.45.0.10, ports: [80]}]
+  session: {idle: 5s, linger: 1s}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: buy}
+spec:
+  application: shop
+  match: {http: {method: POST, path: /buy}}
+  emit: {type: com.example.buy}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: host}
+spec:
+  application: shop
+  match: {http: {host: shop.example}}
+  emit: {type: com.example.host}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: ended}
+spec:
+  application: shop
+  match: {session: ended}
+  emit: {type: com.example.ended}
+";
+
+fn replay(directory: &Path, capture: &[u8], more: &[&str]) -> Output {
+    let (rules, file) = (directory.join("rules.yaml"), directory.join("capture.pcap"));
+    fs::write(&rules, RULES).expect("rules");
+    fs::write(&file, capture).expect("capture");
+    let mut command = agent::command(None).expect("`cargo xtask build`");
+    command.arg("replay").arg(&file).arg("--rules").arg(&rules).args(more);
+    command.output().expect("detector")
+}
+
+fn events(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+}
+
+/// A user opens a connection and presses; the request comes in these pieces.
+fn presses(user: [u8; 4], pieces: &[&[u8]]) -> Vec<Vec<u8>> {
+    let (ue, shop) = ((IpAddr::from(user), 40_000), (IpAddr::from([10, 45, 0, 10]), 80));
+    let mut frames = vec![Packet::tcp(ue, shop, Tcp::SYN, &[]).frame()];
+    let mut sequence = Tcp::SYN.sequence + 1;
+    for piece in pieces {
+        frames.push(Packet::tcp(ue, shop, Tcp::data(sequence), piece).frame());
+        sequence += piece.len() as u32;
+    }
+    frames
+}
+
+#[test]
+fn the_same_capture_gives_the_same_events_byte_for_byte() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let mut frames = presses([10, 60, 0, 2], &[&request]);
+    frames.extend(presses([10, 60, 0, 3], &[&request[..3], &request[3..20], &request[20..]]));
+    let capture = pcap::file(&frames);
+    let (first, second) =
+        (replay(directory.path(), &capture, &[]), replay(directory.path(), &capture, &[]));
+    assert!(first.status.success(), "{first:?}");
+    assert!(first.stdout == second.stdout, "{first:?}\n{second:?}");
+    let seen: Vec<(String, String)> = events(&first)
+        .iter()
+        .map(|event| {
+            (event["ueip"].as_str().unwrap().into(), event["rule"].as_str().unwrap().into())
+        })
+        .collect();
+    let of = |ue: &str, rules: [&str; 2]| rules.map(|rule| (ue.to_owned(), rule.to_owned()));
+    assert_eq!(seen[..2], of("10.60.0.2", ["buy", "host"]));
+    assert_eq!(seen[2..4], of("10.60.0.3", ["buy", "host"]), "a request over three segments");
+    assert_eq!(seen.len(), 6, "and the end of both sessions: {seen:?}");
+}
+
+#[test]
+fn an_event_has_the_time_of_its_packet_and_a_session_ends_by_the_captures_clock() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "elsewhere", "");
+    let frames = presses([10, 60, 0, 2], &[&request]);
+    let mut capture = pcap::file(&frames);
+    let other = presses([10, 60, 0, 3], &[]);
+    capture.extend(pcap::record(9_000_000, &other[0]));
+    let output = replay(directory.path(), &capture, &[]);
+    let events = events(&output);
+    assert_eq!(events[0]["time"], "2023-11-14T22:13:20.001Z");
+    assert_eq!((&events[1]["rule"], &events[1]["ueip"]), (&"ended".into(), &"10.60.0.2".into()));
+    assert_eq!(events[1]["data"]["session"]["reason"], "idle");
+}
+
+#[test]
+fn a_file_that_is_cut_short_counts_up_to_there_and_exits_with_1() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let mut capture = pcap::file(&presses([10, 60, 0, 2], &[&request, b"more"]));
+    capture.truncate(capture.len() - 5);
+    let output = replay(directory.path(), &capture, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(events(&output)[0]["rule"], "buy");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("capture.pcap: cut short inside frame 3"), "{said}");
+}
+
+#[test]
+fn users_outside_the_pools_are_none() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let capture = pcap::file(&presses([10, 60, 0, 2], &[&request]));
+    let none = replay(directory.path(), &capture, &["--ue-pool", "10.61.0.0/16"]);
+    assert!(events(&none).is_empty());
+    let some = replay(directory.path(), &capture, &["--ue-pool", "10.60.0.0/16"]);
+    assert_eq!(events(&some).len(), 3);
+}
