@@ -9,7 +9,7 @@
 use crate::{
     http,
     packet::{Direction, PacketBytes, Protocol},
-    parse::Facts,
+    parse::{Facts, USER_PACKET},
     rule::{ApplicationEntry, MAX_PATTERNS, Pattern},
     state::{SessionState, State},
     wire::tcp_flag::{ACK, FIN, RST, SYN},
@@ -54,6 +54,8 @@ pub mod want {
 
     /// The first packet of UDP flows.
     pub const UDP_FIRST: u32 = 1 << 13;
+    /// GTP-U messages that carry no user's packet.
+    pub const GTPU_CONTROL: u32 = 1 << 14;
 
     /// All that need to see TCP.
     pub(super) const OF_TCP: u32 = STREAMS | FLOW_ENDS | TCP_FLAGS | PAYLOAD;
@@ -77,6 +79,7 @@ pub(crate) fn wanted<P: PacketBytes + ?Sized, S: State>(
     match facts.protocol {
         Protocol::Udp => {
             begins
+                || (inspect & want::GTPU_CONTROL != 0 && is_gtpu_control(facts))
                 || (inspect & want::OF_UDP != 0
                     && inspect & way(direction) != 0
                     && facts.payload_length != 0
@@ -88,6 +91,12 @@ pub(crate) fn wanted<P: PacketBytes + ?Sized, S: State>(
                     && segment(packet, facts, direction, application, state))
         }
     }
+}
+
+/// A message between the tunnel's ends (TS 29.281 table 6.1-1): echo, error indication, end marker.
+#[inline(always)]
+fn is_gtpu_control(facts: &Facts) -> bool {
+    facts.tunnel.is_some_and(|tunnel| tunnel.message_type != USER_PACKET)
 }
 
 /// Adds the packet to its flow's sums. Whether it begins or ends the flow; `None` without room.

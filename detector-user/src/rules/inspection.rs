@@ -57,6 +57,7 @@ fn shown_for(rule: &Rule) -> u32 {
         (needs.tcp_flags, want::TCP_FLAGS),
         (needs.payload_start, want::PAYLOAD),
         (needs.streams, want::STREAMS),
+        (needs.gtpu_control, want::GTPU_CONTROL),
     ];
     bits |= all.iter().filter(|(is_needed, _)| *is_needed).fold(0, |bits, (_, bit)| bits | bit);
     let Some(message) = &rule.terms.message else { return bits };
