@@ -266,14 +266,25 @@ fn slot_taken(device: &str, holders: &[SlotHolder]) -> (String, String, String) 
     } else {
         holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
     };
+    let ours = |holder: &SlotHolder| {
+        holder.process.is_none()
+            && holder.name.as_deref().is_some_and(|name| name.starts_with("detector_"))
+    };
+    let remedy = if holders.iter().any(ours) {
+        "an agent with spec.pin left it: give this one the same spec.pin, or remove it by \
+         `detector detach`"
+            .into()
+    } else {
+        format!(
+            "detach that program (`ip link set dev {device} xdp off` if it was attached so), or \
+             watch the next hop's device instead"
+        )
+    };
     (
         format!("the XDP slot is taken by {who}"),
         "XDP is not possible, and packets that program redirects reach neither TC nor the agent"
             .into(),
-        format!(
-            "detach that program (`ip link set dev {device} xdp off` if it was attached so), or \
-             watch the next hop's device instead"
-        ),
+        remedy,
     )
 }
 
@@ -312,6 +323,19 @@ mod tests {
             "the XDP slot is taken by `upf_n6` (id 42, native, held by upf, pid 811)"
         );
         assert!(notice.consequence.contains("neither TC nor the agent"));
+    }
+
+    #[test]
+    fn a_slot_that_a_pinned_program_of_ours_holds_is_freed_by_detach() {
+        let holder = |name: &str| SlotHolder {
+            program_id: 42,
+            mode: XdpSlotMode::Native,
+            name: Some(name.into()),
+            process: None,
+        };
+        let remedy = |name| Trouble::SlotTaken { holders: vec![holder(name)] }.notice("n6").remedy;
+        assert!(remedy("detector_xdp_et").contains("`detector detach`"));
+        assert!(remedy("upf_n6").contains("xdp off"));
     }
 
     #[test]
