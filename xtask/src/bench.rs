@@ -12,6 +12,7 @@ pub(crate) fn run(env: &Env) -> Result<()> {
     }
     let mut cargo = env.cargo();
     cargo.args(["bench", "--package", "detector-tests"]);
-    cargo.args(["--bench", "packet_path", "--bench", "event_latency", "--bench", "replay_speed"]);
+    cargo.args(["--bench", "packet_path", "--bench", "event_latency"]);
+    cargo.args(["--bench", "replay_speed", "--bench", "delivery"]);
     shell::run(&mut cargo)
 }

@@ -9,6 +9,7 @@ mod pressure;
 mod read;
 mod reload;
 mod sessions;
+mod spool;
 mod startup;
 mod tun;
 mod watching;

@@ -1,0 +1,387 @@
+//! What delivery costs: beside a bare reqwest loop and a bare hyper loop with as many requests under
+//! way, and the spool beside a plain buffered file. It prints; it never judges.
+//!
+//! `cargo bench -p detector-tests --bench delivery`; it needs no root.
+
+use std::{
+    convert::Infallible,
+    fs::{self, File},
+    io::{BufReader, BufWriter, Read, Write},
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, anyhow};
+use bytes::Bytes;
+use cloudevents::{Event, EventBuilder, EventBuilderV10};
+use detector_user::{
+    config::HttpConfig,
+    deliver::{Config, Delivery, HttpSettings, HttpSink, Lane, Outcome, Outgoing, Settled, Sink},
+    metrics::Metrics,
+    spool::{Class, Directory, Fsync, Given, Limits, NewRecord, Spool},
+};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::mpsc, time::sleep_until};
+
+const UNDER_WAY: usize = 8;
+const EVENTS: usize = 8_000;
+const ROUNDS: usize = 7;
+const SPOOLED: usize = 40_000;
+const BATCH: usize = 64;
+
+fn main() -> Result<()> {
+    // `cargo test` runs benches too, without `--bench`; there is nothing to test here.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return Ok(());
+    }
+    let address = receiver()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(rates(address))?;
+    runtime.block_on(latencies(address))?;
+    spool()?;
+    memory()
+}
+
+/// A receiver that answers 202, in a runtime of its own.
+fn receiver() -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
+            let Ok(listener) = TcpListener::from_std(listener) else { return };
+            while let Ok((stream, _)) = listener.accept().await {
+                let take = service_fn(async |request: Request<Incoming>| {
+                    let _ = request.into_body().collect().await;
+                    let mut response = Response::new(Empty::<Bytes>::new());
+                    *response.status_mut() = hyper::StatusCode::ACCEPTED;
+                    Ok::<_, Infallible>(response)
+                });
+                let builder = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(builder.serve_connection(TokioIo::new(stream), take));
+            }
+        });
+    });
+    Ok(address)
+}
+
+fn event(number: usize) -> Event {
+    let ue = format!("10.60.{}.{}", number / 250 % 250, number % 250);
+    let built = EventBuilderV10::new()
+        .id(number.to_string())
+        .source("/mec/site-7/mec-1/n6")
+        .ty("com.example.arshop.buy.clicked")
+        .subject(ue.as_str())
+        .time(SystemTime::now())
+        .extension("partitionkey", ue.as_str())
+        .extension("ueip", ue.as_str())
+        .extension("application", "ar-shop")
+        .extension("rule", "buy-click")
+        .data("application/json", serde_json::json!({"ue": ue, "path": "/api/buttons/buy"}))
+        .build();
+    built.expect("an event")
+}
+
+fn http_sink(address: SocketAddr) -> Result<Arc<dyn Sink>> {
+    let url = format!("http://{address}/edge/default").parse()?;
+    Ok(Arc::new(HttpSink::new("http", &HttpConfig::of(url), &HttpSettings::default())?))
+}
+
+fn start(address: SocketAddr, taken: mpsc::UnboundedSender<Duration>) -> Result<Delivery> {
+    let observer = move |settled: Settled<'_>| {
+        if *settled.outcome == Outcome::Delivered {
+            let _ = taken.send(settled.after);
+        }
+    };
+    let config =
+        Config { concurrency: UNDER_WAY, observer: Some(Arc::new(observer)), ..Config::default() };
+    Ok(Delivery::start(&config, vec![Lane::from(http_sink(address)?)], &Metrics::new()))
+}
+
+fn outgoing(delivery: &Delivery, event: Event) -> Outgoing {
+    let rule = delivery.rule("buy-click");
+    Outgoing { event, rule, read_at: Instant::now(), packet_time: None, class: Class::Normal }
+}
+
+async fn ours(address: SocketAddr) -> Result<f64> {
+    let (sender, mut taken) = mpsc::unbounded_channel();
+    let delivery = start(address, sender)?;
+    let rule = delivery.rule("buy-click");
+    let events: Vec<Event> = (0..EVENTS).map(event).collect();
+    let begin = Instant::now();
+    let send = async {
+        for event in events {
+            let rule = rule.clone();
+            let read_at = Instant::now();
+            let class = Class::Normal;
+            delivery.send(Outgoing { event, rule, read_at, packet_time: None, class }).await;
+        }
+    };
+    let wait = async {
+        for _ in 0..EVENTS {
+            taken.recv().await;
+        }
+    };
+    tokio::join!(send, wait);
+    Ok(EVENTS as f64 / begin.elapsed().as_secs_f64())
+}
+
+const HEADERS: [(&str, &str); 10] = [
+    ("ce-specversion", "1.0"),
+    ("ce-id", "7be133cd-c113-5d67-98e1-2deec8039cac"),
+    ("ce-source", "/mec/site-7/mec-1/n6"),
+    ("ce-type", "com.example.arshop.buy.clicked"),
+    ("ce-subject", "10.60.0.2"),
+    ("ce-time", "2026-06-19T12:00:00.123456789Z"),
+    ("ce-partitionkey", "10.60.0.2"),
+    ("ce-application", "ar-shop"),
+    ("ce-rule", "buy-click"),
+    ("content-type", "application/json"),
+];
+const BODY: &str = r#"{"path":"/api/buttons/buy","ue":"10.60.0.2"}"#;
+
+async fn bare_post(client: &reqwest::Client, url: &str) -> reqwest::Result<()> {
+    let request = client.post(url).body(BODY);
+    let request =
+        HEADERS.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    request.send().await?.bytes().await.map(drop)
+}
+
+async fn bare_reqwest(address: SocketAddr) -> Result<f64> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{address}/edge/default");
+    let begin = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..UNDER_WAY {
+        let (client, url) = (client.clone(), url.clone());
+        tasks.spawn(async move {
+            for _ in 0..EVENTS / UNDER_WAY {
+                bare_post(&client, &url).await?;
+            }
+            reqwest::Result::Ok(())
+        });
+    }
+    tasks.join_all().await.into_iter().collect::<reqwest::Result<()>>()?;
+    Ok(EVENTS as f64 / begin.elapsed().as_secs_f64())
+}
+
+async fn bare_hyper(address: SocketAddr) -> Result<f64> {
+    let begin = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..UNDER_WAY {
+        tasks.spawn(async move {
+            let stream = tokio::net::TcpStream::connect(address).await?;
+            let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
+            let (mut sender, connection) = handshake.await?;
+            tokio::spawn(connection);
+            for _ in 0..EVENTS / UNDER_WAY {
+                let request = Request::post("/edge/default").header("host", "b");
+                let request = HEADERS
+                    .iter()
+                    .fold(request, |request, (name, value)| request.header(*name, *value));
+                let request = request.body(Full::new(Bytes::from_static(BODY.as_bytes())))?;
+                sender.ready().await?;
+                sender.send_request(request).await?.into_body().collect().await?;
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+    }
+    tasks.join_all().await.into_iter().collect::<Result<()>>()?;
+    Ok(EVENTS as f64 / begin.elapsed().as_secs_f64())
+}
+
+fn print(what: &str, mut ratios: Vec<f64>, goal: &str, note: &str) {
+    ratios.sort_by(f64::total_cmp);
+    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+    let median = ratios[ratios.len() / 2];
+    println!("{what:<72} {median:>6.2}  {least:>5.2}..{most:<5.2} {goal:>5}   {note}");
+}
+
+/// Events a second, measured in turn.
+async fn rates(address: SocketAddr) -> Result<()> {
+    let (mut to_reqwest, mut to_hyper, mut last) = (vec![], vec![], 0.0);
+    for round in 0..=ROUNDS {
+        let (reqwest, hyper) = (bare_reqwest(address).await?, bare_hyper(address).await?);
+        let ours = ours(address).await?;
+        if round > 0 {
+            to_reqwest.push(ours / reqwest);
+            to_hyper.push(ours / hyper);
+            last = ours;
+        }
+    }
+    let note = format!("{last:.0} events/s, {UNDER_WAY} under way");
+    print("events/s: delivery / bare reqwest loop", to_reqwest, "0.9", &note);
+    print("events/s: delivery / bare hyper loop", to_hyper, "", "");
+    Ok(())
+}
+
+/// From the record read to the event taken, beside a bare POST, at several rates.
+async fn latencies(address: SocketAddr) -> Result<()> {
+    for rate in [10, 100, 1_000, 5_000] {
+        let count = (rate * 2).clamp(40, 5_000) as usize;
+        let bare = bare_latency(address, rate, count).await?;
+        let ours = our_latency(address, rate, count).await?;
+        let at = |sorted: &[Duration], percent: usize| sorted[(sorted.len() - 1) * percent / 100];
+        let added = at(&ours, 99).saturating_sub(at(&bare, 99));
+        println!(
+            "{:<72} {added:>9.0?} {:>13}   p50 {:.0?} / {:.0?}, p99 {:.0?} / {:.0?}",
+            format!("added latency, p99, at {rate} events/s"),
+            if rate == 1_000 { "1ms" } else { "" },
+            at(&ours, 50),
+            at(&bare, 50),
+            at(&ours, 99),
+            at(&bare, 99),
+        );
+    }
+    Ok(())
+}
+
+async fn bare_latency(address: SocketAddr, rate: u32, count: usize) -> Result<Vec<Duration>> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let url = format!("http://{address}/edge/default");
+    let took = Arc::new(Mutex::new(Vec::new()));
+    let mut tasks = tokio::task::JoinSet::new();
+    let begin = tokio::time::Instant::now();
+    for number in 0..count {
+        sleep_until(begin + Duration::from_secs(1) / rate * number as u32).await;
+        let (client, url, took) = (client.clone(), url.clone(), took.clone());
+        tasks.spawn(async move {
+            let begin = Instant::now();
+            if bare_post(&client, &url).await.is_ok() {
+                took.lock().expect("times").push(begin.elapsed());
+            }
+        });
+    }
+    tasks.join_all().await;
+    let mut took = took.lock().map_err(|_| anyhow!("times"))?.clone();
+    took.sort();
+    Ok(took)
+}
+
+async fn our_latency(address: SocketAddr, rate: u32, count: usize) -> Result<Vec<Duration>> {
+    let (sender, mut taken) = mpsc::unbounded_channel();
+    let delivery = start(address, sender)?;
+    let begin = tokio::time::Instant::now();
+    for number in 0..count {
+        sleep_until(begin + Duration::from_secs(1) / rate * number as u32).await;
+        delivery.send(outgoing(&delivery, event(number))).await;
+    }
+    let mut took = Vec::new();
+    for _ in 0..count {
+        took.push(taken.recv().await.context("an outcome")?);
+    }
+    took.sort();
+    Ok(took)
+}
+
+fn spool() -> Result<()> {
+    let text = vec![b'x'; 600];
+    let (mut append, mut replay, mut synced) = (vec![], vec![], vec![]);
+    for round in 0..=ROUNDS {
+        let directory = tempfile::tempdir()?;
+        let plain_write = plain_write(&directory.path().join("plain"), &text)?;
+        let plain_read = plain_read(&directory.path().join("plain"), text.len())?;
+        let ours = append_all(&directory.path().join("spool"), &text, Fsync::Never, SPOOLED)?;
+        let (_, reread) = replay_all(&directory.path().join("spool"))?;
+        let sync =
+            append_all(&directory.path().join("synced"), &text, Fsync::Always, SPOOLED / 20)?;
+        if round > 0 {
+            append.push(plain_write.as_secs_f64() / ours.as_secs_f64());
+            replay.push(plain_read.as_secs_f64() / reread.as_secs_f64());
+            synced.push(SPOOLED as f64 / 20.0 / sync.as_secs_f64());
+        }
+    }
+    print("spool: plain buffered write / append, batches of 64", append, "", "600 bytes each");
+    print("spool: plain buffered read / replay", replay, "", "");
+    synced.sort_by(f64::total_cmp);
+    println!(
+        "{:<72} {:>9.0}",
+        "spool: events/s with fsync always, batches of 64",
+        synced[ROUNDS / 2]
+    );
+    Ok(())
+}
+
+fn plain_write(path: &Path, text: &[u8]) -> Result<Duration> {
+    let begin = Instant::now();
+    let mut file = BufWriter::new(File::create(path)?);
+    for _ in 0..SPOOLED {
+        file.write_all(text)?;
+    }
+    file.flush()?;
+    Ok(begin.elapsed())
+}
+
+fn plain_read(path: &Path, length: usize) -> Result<Duration> {
+    let begin = Instant::now();
+    let mut file = BufReader::new(File::open(path)?);
+    for _ in 0..SPOOLED {
+        let mut event = vec![0; length];
+        file.read_exact(&mut event)?;
+        std::hint::black_box(event);
+    }
+    Ok(begin.elapsed())
+}
+
+fn append_all(path: &Path, text: &[u8], fsync: Fsync, count: usize) -> Result<Duration> {
+    let limits = Limits { fsync, ..Limits::default() };
+    let (mut spool, _) = Spool::open(Directory::open(path)?, limits)?;
+    let at = SystemTime::now();
+    let batch = vec![NewRecord { rule: "buy-click", class: Class::Normal, at, event: text }; BATCH];
+    let begin = Instant::now();
+    for _ in 0..count / BATCH {
+        spool.append(&batch, false, at);
+    }
+    Ok(begin.elapsed())
+}
+
+/// How many, and how long from opening to the last.
+fn replay_all(path: &Path) -> Result<(usize, Duration)> {
+    let begin = Instant::now();
+    let limits = Limits { fsync: Fsync::Never, ..Limits::default() };
+    let (mut spool, _) = Spool::open(Directory::open(path)?, limits)?;
+    let mut count = 0;
+    loop {
+        let given = spool.give(BATCH, SystemTime::now());
+        let mut done = Vec::with_capacity(given.len());
+        for given in given {
+            if let Given::Event { number, .. } = given {
+                done.push(number);
+            }
+        }
+        if done.is_empty() {
+            return Ok((count, begin.elapsed()));
+        }
+        count += done.len();
+        spool.done(&done)?;
+    }
+}
+
+/// What a full spool costs in memory.
+fn memory() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    append_all(directory.path(), &vec![b'x'; 600], Fsync::Never, 200_000)?;
+    let before = resident()?;
+    let limits = Limits { fsync: Fsync::Never, ..Limits::default() };
+    let (spool, recovered) = Spool::open(Directory::open(directory.path())?, limits)?;
+    println!(
+        "{:<72} {:>6.1} MiB   {} events, {} MiB on disk",
+        "memory for the index of a full spool",
+        (resident()? - before) / 1_024.0,
+        recovered.waiting,
+        spool.bytes() >> 20
+    );
+    Ok(())
+}
+
+/// In KiB.
+fn resident() -> Result<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
