@@ -77,7 +77,7 @@ fn event(number: usize) -> Event {
         .source("/mec/site-7/mec-1/n6")
         .ty("com.example.arshop.buy.clicked")
         .subject(ue.as_str())
-        .time(SystemTime::now())
+        .time("2026-06-19T12:00:00.123456789Z")
         .extension("partitionkey", ue.as_str())
         .extension("ueip", ue.as_str())
         .extension("application", "ar-shop")
