@@ -2,7 +2,7 @@
 //! with a reason, or still on its way.
 //!
 //! ```text
-//! detected = suppressed + filtered + lost{kernel/ring_full} + in_ring + emitted
+//! detected = suppressed + rate_limited + filtered + lost{kernel/ring_full} + in_ring + emitted
 //! emitted + recovered = delivered + dead_lettered + lost{stage/reason} + in_memory + in_spool   (each sink)
 //! ```
 //!
@@ -29,8 +29,11 @@ type KernelCounts = BTreeMap<String, [u64; RuleCounter::ALL.len()]>;
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct RuleBooks {
     detected: u64,
+    /// By the rule's `every` window, in the kernel or in user space.
     suppressed: u64,
-    /// Matches of the kernel that were none in full.
+    /// Counted for a rate.
+    rate_limited: u64,
+    /// Matches of the kernel that were none in full, and those that a final rule outweighed.
     filtered: u64,
     /// To a full ring buffer.
     lost_in_kernel: u64,
@@ -55,6 +58,15 @@ pub(super) fn books(
     for ((rule, _), refused) in &counts.refused {
         rules.entry(rule.clone()).or_default().filtered += refused;
     }
+    for (rule, count) in &counts.deep.outweighed {
+        rules.entry(rule.clone()).or_default().filtered += count;
+    }
+    for (rule, count) in &counts.deep.below_rate {
+        rules.entry(rule.clone()).or_default().rate_limited += count;
+    }
+    for (rule, count) in &counts.deep.suppressed {
+        rules.entry(rule.clone()).or_default().suppressed += count;
+    }
     for (rule, emitted) in &counts.detected {
         rules.entry(rule.clone()).or_default().emitted = *emitted;
     }
@@ -64,8 +76,9 @@ pub(super) fn books(
         }
     }
     for books in rules.values_mut() {
-        let accounted = books.suppressed + books.filtered + books.lost_in_kernel + books.emitted;
-        // Begin and end of a session are found in user space: no packet of theirs was counted.
+        let held_back = books.suppressed + books.rate_limited + books.filtered;
+        let accounted = held_back + books.lost_in_kernel + books.emitted;
+        // What user space finds (sessions, rules it decides) the kernel has not counted.
         books.detected = books.detected.max(accounted);
         books.in_ring = books.detected - accounted;
     }
@@ -131,7 +144,7 @@ pub(super) fn families(ledgers: &Ledgers) -> Vec<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::confirm::Refusal;
+    use crate::{confirm::Refusal, deep::DeepCounts};
 
     #[test]
     fn what_was_detected_is_held_back_lost_emitted_or_in_the_ring() {
@@ -139,12 +152,19 @@ mod tests {
         let counts = PipelineCounts {
             detected: [("buy".to_owned(), 4), ("session-ended".to_owned(), 2)].into(),
             refused: [(("buy".to_owned(), Refusal::Path), 1)].into(),
+            deep: DeepCounts {
+                outweighed: [("deep".to_owned(), 1)].into(),
+                below_rate: [("deep".to_owned(), 2)].into(),
+                suppressed: [("deep".to_owned(), 4)].into(),
+                ..DeepCounts::default()
+            },
             ..PipelineCounts::default()
         };
         let books = books(kernel, &counts, &vec![]);
         let buy = RuleBooks {
             detected: 10,
             suppressed: 3,
+            rate_limited: 0,
             filtered: 1,
             lost_in_kernel: 1,
             in_ring: 1,
@@ -154,5 +174,13 @@ mod tests {
         assert_eq!(books["buy"], buy);
         let session = RuleBooks { detected: 2, emitted: 2, ..RuleBooks::default() };
         assert_eq!(books["session-ended"], session);
+        let deep = RuleBooks {
+            detected: 7,
+            suppressed: 4,
+            rate_limited: 2,
+            filtered: 1,
+            ..RuleBooks::default()
+        };
+        assert_eq!(books["deep"], deep);
     }
 }
