@@ -7,6 +7,7 @@
 //! like the protocol.
 
 use crate::{
+    event::MAX_SEGMENT,
     http,
     packet::{Direction, PacketBytes, Protocol},
     parse::{Facts, USER_PACKET},
@@ -313,9 +314,12 @@ fn begins_cut_request<P: PacketBytes + ?Sized>(
 ) -> bool {
     let payload = facts.payload_offset as usize;
     if begins_request {
-        let end = payload + facts.payload_length as usize;
-        let last: Option<[u8; 2]> = packet.load_payload(end.wrapping_sub(2));
-        // Beyond what can be looked at: a super-packet, which holds more than a line.
+        let last = (payload + facts.payload_length as usize).wrapping_sub(2);
+        // A super-packet holds more than a line; the kernel does not look that far.
+        if last > MAX_SEGMENT {
+            return false;
+        }
+        let last: Option<[u8; 2]> = packet.load_payload(last);
         return last.is_some_and(|last| last != *b"\r\n");
     }
     if facts.payload_length >= 8 {

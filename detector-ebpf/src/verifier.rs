@@ -5,7 +5,7 @@ use core::{cell::Cell, hint::black_box};
 
 /// Farthest byte of a packet that headers are looked for at. The verifier wants a bound on every
 /// variable offset into a packet (Linux: `MAX_PACKET_OFF`, 65,535, for offset plus size).
-const MAX_OFFSET: usize = 4095;
+const MAX_OFFSET: usize = 4096;
 
 /// An offset the verifier can bound.
 ///
