@@ -40,10 +40,11 @@ fn main() -> Result<()> {
     }
     let address = receiver()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // First, as what others have freed would be used again.
+    memory()?;
     runtime.block_on(rates(address))?;
     runtime.block_on(latencies(address))?;
-    spool()?;
-    memory()
+    spool()
 }
 
 /// A receiver that answers 202, in a runtime of its own.
@@ -362,16 +363,16 @@ fn replay_all(path: &Path) -> Result<(usize, Duration)> {
     }
 }
 
-/// What a full spool costs in memory.
+/// What a full spool costs in memory: buffers and index.
 fn memory() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    append_all(directory.path(), &vec![b'x'; 600], Fsync::Never, 200_000)?;
     let before = resident()?;
+    append_all(directory.path(), &vec![b'x'; 600], Fsync::Never, 200_000)?;
     let limits = Limits { fsync: Fsync::Never, ..Limits::default() };
     let (spool, recovered) = Spool::open(Directory::open(directory.path())?, limits)?;
     println!(
         "{:<72} {:>6.1} MiB   {} events, {} MiB on disk",
-        "memory for the index of a full spool",
+        "memory to fill a spool and open it again",
         (resident()? - before) / 1_024.0,
         recovered.waiting,
         spool.bytes() >> 20
