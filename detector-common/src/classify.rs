@@ -104,8 +104,15 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
         && matches!(facts.protocol, Protocol::Tcp)
     {
         let begins = matches!(found.kind, PayloadKind::HttpRequest);
-        notices.inspect =
-            inspect::cut_request(packet, facts, direction, &session, begins, seen, state);
+        notices.inspect = inspect::cut_request(
+            packet,
+            facts,
+            (direction, application),
+            &session,
+            begins,
+            seen,
+            state,
+        );
     }
     if !notices.any() && matches!(found.kind, PayloadKind::Other) {
         return; // nearly all packets of a watched application
@@ -116,9 +123,10 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     draft.record.vlan = vlans(packet, facts);
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;
-    draft.rows = rows(&watched, &found, start);
-    draft.words = application.words;
-    report(facts, &session, tables, head, state);
+    draft.rows = rows(&watched, &found, &session, start);
+    draft.first_word = application.first_word;
+    draft.last_word = application.last_word;
+    report(facts, &session, tables, state);
 }
 
 /// Which application a packet belongs to: by its destination (uplink), else its source.
@@ -188,7 +196,7 @@ fn count_packet<S: State>(watched: &Watched<'_>, session: &SessionState, state: 
     now
 }
 
-/// The session, made if need be. The UE pools are asked once per session and generation of rules.
+/// The session, made if need be. The UE is looked up once per session and generation of rules.
 #[inline(always)]
 fn find_session<T: Tables, S: State>(
     tables: &T,
@@ -197,35 +205,38 @@ fn find_session<T: Tables, S: State>(
 ) -> Result<S::Session, Counter> {
     let known = state.session();
     if let Some(session) = known.as_ref()
-        && session.generation.get() == u64::from(head.generation)
+        && session.judged_under(head.generation).is_some()
     {
         return known.ok_or(Counter::SessionTableFull);
     }
-    if head.has_ue_pools != 0 && lookup::ue(tables, head, state.flow().ue) & IN_UE_POOL == 0 {
+    let ue = lookup::ue(tables, head, state.flow().ue);
+    if head.has_ue_pools != 0 && ue & IN_UE_POOL == 0 {
         return Err(Counter::NotUe);
     }
+    let word = SessionState::ue_word(head.generation, ue & !IN_UE_POOL);
     match known {
         Some(session) => {
-            session.generation.set(u64::from(head.generation));
+            session.ue.set(word);
             Ok(session)
         }
-        None => state.create_session(head.generation).ok_or(Counter::SessionTableFull),
+        None => state.create_session(word).ok_or(Counter::SessionTableFull),
     }
 }
 
 /// What a payload was recognised as, and the rows of the rules that ask for it.
 struct Found {
     kind: PayloadKind,
-    kind_row: u32,
+    /// The kind as [`row::seen`] counts them.
+    row_kind: u32,
     path_row: u32,
 }
 
 impl Found {
-    const NOTHING: Self = Self { kind: PayloadKind::Other, kind_row: row::ALL, path_row: row::ALL };
+    const NOTHING: Self = Self { kind: PayloadKind::Other, row_kind: 0, path_row: row::ALL };
     const TCP_OPENED: Self =
-        Self { kind: PayloadKind::TcpOpened, kind_row: row::TCP_OPENED, path_row: row::ALL };
+        Self { kind: PayloadKind::TcpOpened, row_kind: row::TCP_OPENED, path_row: row::ALL };
     const UDP_FIRST: Self =
-        Self { kind: PayloadKind::UdpFirst, kind_row: row::UDP_FIRST, path_row: row::ALL };
+        Self { kind: PayloadKind::UdpFirst, row_kind: row::UDP_FIRST, path_row: row::ALL };
 }
 
 /// Looks at the payload's start for what rules can ask for.
@@ -258,7 +269,7 @@ fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
             line.target_offset = forget(line.target_offset, &mut draft.opaque);
             Found {
                 kind: PayloadKind::HttpRequest,
-                kind_row: row::http(line.method),
+                row_kind: row::http(line.method),
                 path_row: lookup::path(tables, head, packet, line.target_offset as usize),
             }
         }
@@ -311,20 +322,14 @@ fn follow_connection<S: State>(
 /// Finds the rules that match and sends the record if it says anything. All it knows of the packet
 /// it reads from the draft, see [`crate::verifier`].
 #[inline(always)]
-fn report<T: Tables, S: State>(
-    facts: &Facts,
-    session: &SessionState,
-    tables: &T,
-    head: &Generation,
-    state: &mut S,
-) {
+fn report<T: Tables, S: State>(facts: &Facts, session: &SessionState, tables: &T, state: &mut S) {
     let Some(draft) = state.draft() else { return };
     let draft = black_box(draft);
     let inspect = draft.record.flags & FLAG_INSPECT != 0;
     let notices = draft.record.flags & (FLAG_SESSION_STARTED | FLAG_SESSION_QUIET) != 0;
     let mut capture = 0;
     if draft.record.payload_kind != PayloadKind::Other as u8 {
-        let over = collect_rules(draft, tables, head);
+        let over = collect_rules(draft, tables);
         let any = draft.record.rule_count != 0;
         state.count(Counter::MatchesOverLimit, u64::from(over));
         if any {
@@ -406,25 +411,27 @@ fn vlans<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> [u16; MAX_VLANS]
 /// ANDs the rows and writes the rules that are left into the record; gives how many more there
 /// were than it has room for.
 #[inline(always)]
-fn collect_rules<T: Tables>(draft: &mut Draft, tables: &T, head: &Generation) -> u32 {
-    let Some([a, b, c, d, e, f]) = load_rows(draft, tables, head) else { return 0 };
+fn collect_rules<T: Tables>(draft: &mut Draft, tables: &T) -> u32 {
+    let Some([a, b, c, d]) = load_rows(draft, tables) else { return 0 };
     draft.over = 0;
-    let words = draft.words;
-    for word in 0..ROW_WORDS {
-        if words & (1 << word) == 0 {
-            continue;
+    let (mut word, last) = (draft.first_word as usize, draft.last_word as usize);
+    for _ in 0..ROW_WORDS {
+        if word > last {
+            break;
         }
-        let mut bits = a.0[word] & b.0[word] & c.0[word] & d.0[word] & e.0[word] & f.0[word];
+        let at = word % ROW_WORDS;
+        let mut bits = a.0[at] & b.0[at] & c.0[at] & d.0[at];
         for _ in 0..MAX_MATCHES {
             if bits == 0 {
                 break;
             }
-            push_rule(black_box(&mut *draft), (word as u16) * 64 + bits.trailing_zeros() as u16);
+            push_rule(black_box(&mut *draft), (at as u16) * 64 + bits.trailing_zeros() as u16);
             bits &= bits - 1;
         }
         if bits != 0 {
             black_box(&mut *draft).over += bits.count_ones();
         }
+        word += 1;
     }
     draft.over
 }
@@ -443,30 +450,20 @@ fn push_rule(draft: &mut Draft, rule: u16) {
     }
 }
 
-/// Numbers of the rows whose AND, with that of the UE, are the rules that match.
+/// Numbers of the rows whose AND are the rules that match.
 #[inline(always)]
-fn rows(watched: &Watched<'_>, found: &Found, start: u64) -> [u32; 5] {
-    let direction = match watched.direction {
-        Direction::Uplink => row::UPLINK,
-        Direction::Downlink => row::DOWNLINK,
-    };
-    let session = if start == 0 { row::NO_SESSION_NEEDED } else { row::ALL };
-    [watched.application.row, direction, found.kind_row, found.path_row, session]
+fn rows(watched: &Watched<'_>, found: &Found, session: &SessionState, start: u64) -> [u32; 4] {
+    let seen = row::seen(found.row_kind, watched.direction, start != 0);
+    [watched.application.row, seen, found.path_row, session.ue.get() as u32]
 }
 
 #[inline(always)]
-fn load_rows<'t, T: Tables>(
-    draft: &Draft,
-    tables: &'t T,
-    head: &Generation,
-) -> Option<[&'t Row; 6]> {
+fn load_rows<'t, T: Tables>(draft: &Draft, tables: &'t T) -> Option<[&'t Row; 4]> {
     Some([
         tables.row(draft.rows[0])?,
         tables.row(draft.rows[1])?,
         tables.row(draft.rows[2])?,
         tables.row(draft.rows[3])?,
-        tables.row(draft.rows[4])?,
-        tables.row(lookup::ue(tables, head, draft.record.flow.ue) & !IN_UE_POOL)?,
     ])
 }
 

@@ -277,7 +277,7 @@ fn fits_pattern<P: PacketBytes + ?Sized>(
 pub(crate) fn cut_request<P: PacketBytes + ?Sized, S: State>(
     packet: &P,
     facts: &Facts,
-    direction: Direction,
+    (direction, application): (Direction, &ApplicationEntry),
     session: &SessionState,
     begins_request: bool,
     now: u64,
@@ -285,7 +285,7 @@ pub(crate) fn cut_request<P: PacketBytes + ?Sized, S: State>(
 ) -> bool {
     let at = direction as usize;
     let length = u64::from(facts.payload_length);
-    if begins_cut_request(packet, facts, begins_request) {
+    if begins_cut_request(packet, facts, application, begins_request) {
         let known = state.flow_state();
         let Some(flow) = known.or_else(|| state.create_flow(BUDGET)) else { return false };
         flow.shown[at].set(BUDGET - REOPENED + length);
@@ -310,10 +310,15 @@ pub(crate) fn cut_request<P: PacketBytes + ?Sized, S: State>(
 fn begins_cut_request<P: PacketBytes + ?Sized>(
     packet: &P,
     facts: &Facts,
+    application: &ApplicationEntry,
     begins_request: bool,
 ) -> bool {
     let payload = facts.payload_offset as usize;
     if begins_request {
+        // Longer than rules look: what comes in later segments changes nothing.
+        if facts.payload_length >= application.request_capture {
+            return false;
+        }
         let last = (payload + facts.payload_length as usize).wrapping_sub(2);
         // A super-packet holds more than a line; the kernel does not look that far.
         if last > MAX_SEGMENT {

@@ -109,16 +109,19 @@ pub fn path<T: Tables, P: PacketBytes + ?Sized>(
         return row::ALL;
     }
     if length >= 32
+        && head.path_lengths & (1 << 0) != 0
         && let Some(found) = find_path(tables, head, path_key(words), 0)
     {
         return found;
     }
     if length >= 16
+        && head.path_lengths & (1 << 1) != 0
         && let Some(found) = find_path(tables, head, path_key([a, b, 0, 0]), 1)
     {
         return found;
     }
     if length >= 8
+        && head.path_lengths & (1 << 2) != 0
         && let Some(found) = find_path(tables, head, path_key([a, 0, 0, 0]), 2)
     {
         return found;

@@ -8,14 +8,17 @@
 //! * Prefixes are probed once per *distinct prefix length*, longest first ([`PrefixMasks`]).
 //!   Shorter prefixes that also apply are folded into the longer one when the tables are built.
 //! * What a packet may match is a [`Row`], a bit per rule, for each dimension (application, UE,
-//!   direction, payload, path); the rules that match are the AND of five rows.
+//!   what was seen, path); the rules that match are the AND of four rows.
 //!
 //! Two copies of every table exist, in two *slots*. A reload fills the idle slot and then flips
 //! the one word that says which slot is active, which a packet reads once.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{http::HttpMethod, packet::Address};
+use crate::{
+    http::HttpMethod,
+    packet::{Address, Direction},
+};
 
 /// Rules of one generation.
 pub const MAX_RULES: usize = 1024;
@@ -46,36 +49,45 @@ impl Row {
     pub const NONE: Self = Self([0; ROW_WORDS]);
     /// Every rule.
     pub const ALL: Self = Self([u64::MAX; ROW_WORDS]);
+
+    /// The rules that both allow.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self(core::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
 }
 
 /// Numbers of the rows that every generation has. Those of applications, UE prefixes and path
 /// prefixes follow from [`row::FIRST_FREE`] on.
 pub mod row {
-    use super::HttpMethod;
+    use super::{Direction, HttpMethod};
 
     /// Every rule.
     pub const ALL: u32 = 0;
-    /// Rules for uplink packets.
-    pub const UPLINK: u32 = 1;
-    /// Rules for downlink packets.
-    pub const DOWNLINK: u32 = 2;
-    /// Rules that need no session.
-    pub const NO_SESSION_NEEDED: u32 = 3;
-    /// Rules for an opened TCP connection.
-    pub const TCP_OPENED: u32 = 4;
-    /// Rules for the first packet of a UDP flow.
-    pub const UDP_FIRST: u32 = 5;
     /// Rules for any path, and those with a path too short for the table.
-    pub const ANY_PATH: u32 = 6;
+    pub const ANY_PATH: u32 = 1;
     /// Rules for any UE.
-    pub const ANY_UE: u32 = 7;
-    /// Rules for HTTP requests of one method.
+    pub const ANY_UE: u32 = 2;
+    /// What can be recognised: an opened TCP connection, the first packet of a UDP flow, and a
+    /// request of each of the methods.
+    pub const KINDS: u32 = 2 + HttpMethod::ALL.len() as u32;
+    /// The kind of an opened TCP connection.
+    pub const TCP_OPENED: u32 = 0;
+    /// The kind of the first packet of a UDP flow.
+    pub const UDP_FIRST: u32 = 1;
+    /// The kind of an HTTP request.
     #[inline(always)]
     pub const fn http(method: HttpMethod) -> u32 {
-        7 + method as u32
+        UDP_FIRST + method as u32
+    }
+    /// Rules for one kind, in one direction, inside a session or outside of one: three dimensions
+    /// with few values, so that a packet looks at one row for all of them.
+    #[inline(always)]
+    pub const fn seen(kind: u32, direction: Direction, in_session: bool) -> u32 {
+        3 + (kind * 2 + direction as u32) * 2 + in_session as u32
     }
     /// The first number that is free for other rows.
-    pub const FIRST_FREE: u32 = 17;
+    pub const FIRST_FREE: u32 = 3 + KINDS * 4;
 }
 
 /// What a hash entry stands for; part of its key. 0 marks an empty entry.
@@ -166,8 +178,8 @@ pub struct Generation {
     pub seed: u64,
     /// Number of buckets minus one.
     pub bucket_mask: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// A bit for each of [`crate::http::PATH_PREFIX_LENGTHS`] that some rule's path has.
+    pub path_lengths: u32,
     /// Where applications are served, IPv4.
     pub application_v4: PrefixMasks,
     /// Where applications are served, IPv6.
@@ -193,13 +205,18 @@ pub struct ApplicationEntry {
     pub row: u32,
     /// 1 when one of its rules asks for the first packet of UDP flows.
     pub tracks_udp: u32,
-    /// A bit for each word of its row that is not 0: only those are ANDed, so that an application
-    /// pays for its own rules and not for all.
-    pub words: u32,
+    /// The first word of its row that is not 0: only words from there to `last_word` are ANDed, so
+    /// that an application pays for its own rules and not for all.
+    pub first_word: u32,
+    /// The last word of its row that is not 0; before `first_word` if it has no rules.
+    pub last_word: u32,
     /// What user space must be shown of it: bits of [`crate::inspect::want`].
     pub inspect: u32,
     /// How many of `patterns` are used.
     pub pattern_count: u32,
+    /// The most payload bytes that one of its HTTP rules looks at: a request line is only told to be
+    /// cut in a segment shorter than this.
+    pub request_capture: u32,
     /// With [`crate::inspect::want::PAYLOAD`]: what a payload must begin with, one of them.
     pub patterns: [Pattern; MAX_PATTERNS],
 }

@@ -49,8 +49,8 @@ pub struct SessionState {
     pub open_connections: Cell<u64>,
     /// Where the next mark goes.
     pub next_recent: Cell<u64>,
-    /// The generation of rules under which the UE was last checked against the UE pools.
-    pub generation: Cell<u64>,
+    /// Under which rules the UE was last looked up, and what was found: see [`Self::judged_under`].
+    pub ue: Cell<u64>,
     /// Until when flows of the session may be followed because a request was cut, ns, coarse.
     pub cut_until: Cell<u64>,
 }
@@ -77,8 +77,8 @@ pub struct SessionSnapshot {
     pub open_connections: u64,
     /// See [`SessionState::next_recent`].
     pub next_recent: u64,
-    /// See [`SessionState::generation`].
-    pub generation: u64,
+    /// See [`SessionState::ue`].
+    pub ue: u64,
     /// See [`SessionState::cut_until`].
     pub cut_until: u64,
 }
@@ -87,6 +87,20 @@ pub struct SessionSnapshot {
 const _: () = assert!(size_of::<SessionState>() == size_of::<SessionSnapshot>());
 
 impl SessionState {
+    /// The word for a UE that has this row under a generation of rules: one word, so that it is
+    /// read and written whole.
+    #[inline(always)]
+    pub const fn ue_word(generation: u32, row: u32) -> u64 {
+        ((generation as u64) << 32) | row as u64
+    }
+
+    /// The number of the UE's row, if it was looked up under this generation of rules.
+    #[inline(always)]
+    pub fn judged_under(&self, generation: u32) -> Option<u32> {
+        let word = self.ue.get();
+        ((word >> 32) as u32 == generation).then_some(word as u32)
+    }
+
     /// Whether a segment matched before; if not, it is remembered.
     #[inline(always)]
     pub fn seen_before(&self, mark: u64) -> bool {
@@ -182,14 +196,16 @@ pub struct SuppressionKey {
 #[repr(C)]
 pub struct Draft {
     /// Numbers of the rows to AND.
-    pub rows: [u32; 5],
+    pub rows: [u32; 4],
     /// See [`crate::verifier::forget`].
     pub opaque: u32,
-    /// [`crate::rule::ApplicationEntry::words`].
-    pub words: u32,
+    /// [`crate::rule::ApplicationEntry::first_word`].
+    pub first_word: u32,
+    /// [`crate::rule::ApplicationEntry::last_word`].
+    pub last_word: u32,
     /// Rules that matched beyond those the record has room for.
     pub over: u32,
-    /// The record's head; in the kernel the payload follows at once.
+    /// The record's head.
     pub record: RecordHeader,
 }
 
@@ -214,8 +230,9 @@ pub trait State {
     fn flow(&self) -> &FlowKey;
     /// Finds the open session of the UE and application.
     fn session(&self) -> Option<Self::Session>;
-    /// Begins their session; `None` if there is no room.
-    fn create_session(&mut self, generation: u32) -> Option<Self::Session>;
+    /// Begins their session with what is known of the UE ([`SessionState::ue_word`]); `None` if there
+    /// is no room.
+    fn create_session(&mut self, ue_word: u64) -> Option<Self::Session>;
     /// Finds the flow.
     fn flow_state(&self) -> Option<Self::Flow>;
     /// Remembers the flow, as one that was shown so many bytes in each direction; `None` if there is

@@ -128,10 +128,10 @@ impl<P: HookPacket> State for Memory<'_, P> {
     }
 
     #[inline(always)]
-    fn create_session(&mut self, generation: u32) -> Option<&'static SessionState> {
+    fn create_session(&mut self, ue_word: u64) -> Option<&'static SessionState> {
         // SAFETY: as in `watch`.
         let scratch = unsafe { &mut *self.scratch };
-        scratch.empty_session.generation = u64::from(generation);
+        scratch.empty_session.ue = ue_word;
         // Another CPU may have been first: then its entry counts.
         let _ = SESSIONS.insert(&scratch.session, &scratch.empty_session, u64::from(BPF_NOEXIST));
         self.session()

@@ -29,9 +29,7 @@ static WAKE_HOLDOFF: u64 = WAKE_HOLDOFF_NS;
 /// One CPU's place to put a record together: too large for the stack of 512 bytes.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// Ends with the record's head; the payload must follow at once.
     pub(crate) draft: Draft,
-    payload: [u8; MAX_SEGMENT],
     /// What the packet says.
     pub(crate) facts: MaybeUninit<Facts>,
     /// When this CPU last woke the reader.
@@ -52,7 +50,17 @@ pub(crate) fn scratch() -> Option<*mut Scratch> {
     SCRATCH.get_ptr_mut(0)
 }
 
+/// A record's place in the ring with room for `N` payload bytes.
+#[repr(C)]
+struct Place<const N: usize> {
+    header: MaybeUninit<RecordHeader>,
+    payload: MaybeUninit<[u8; N]>,
+}
+
 /// Sends the record in `scratch` with up to `capture` bytes of the payload; whether it found room.
+///
+/// The payload is copied once, from the packet to the ring. The verifier wants to know the size of
+/// a reservation, so there are few sizes; what stays unused behind the payload is left as it is.
 #[inline(always)]
 pub(crate) fn send<P: HookPacket>(
     scratch: &mut Scratch,
@@ -60,27 +68,56 @@ pub(crate) fn send<P: HookPacket>(
     facts: &Facts,
     capture: usize,
 ) -> bool {
-    let mut size = RecordHeader::SIZE;
-    scratch.draft.record.captured = 0;
-    if let Some(length) = verifier::bounded_length(capture_length(facts, capture), MAX_SEGMENT) {
-        // SAFETY: the payload has room for MAX_SEGMENT bytes.
-        let copied = unsafe {
-            packet.copy(facts.payload_offset, scratch.payload.as_mut_ptr(), length as u32)
-        };
-        if copied {
-            scratch.draft.record.captured = length as u32;
-            size += length;
-        }
+    let length = capture_length(facts, capture);
+    match length {
+        0 => send_in::<0, P>(scratch, packet, facts, length),
+        1..=256 => send_in::<256, P>(scratch, packet, facts, length),
+        257..=1024 => send_in::<1024, P>(scratch, packet, facts, length),
+        1025..=1536 => send_in::<1536, P>(scratch, packet, facts, length),
+        _ => send_in::<MAX_SEGMENT, P>(scratch, packet, facts, length),
     }
-    let Some(size) = verifier::bounded_length(size, RecordHeader::SIZE + MAX_SEGMENT) else {
-        return false;
-    };
+}
+
+#[inline(always)]
+fn send_in<const N: usize, P: HookPacket>(
+    scratch: &mut Scratch,
+    packet: &P,
+    facts: &Facts,
+    length: usize,
+) -> bool {
+    let Some(mut place) = EVENTS.reserve::<Place<N>>(0) else { return false };
     let flags = wake_up(scratch);
-    // SAFETY: header and payload lie together (repr(C), no padding between), `size` is within them.
-    let bytes = unsafe {
-        core::slice::from_raw_parts((&raw const scratch.draft.record).cast::<u8>(), size)
-    };
-    EVENTS.output::<[u8]>(bytes, u64::from(flags)).is_ok()
+    let header = &mut scratch.draft.record;
+    header.captured = 0;
+    if N != 0
+        && let Some(length) = verifier::bounded_length(length, N)
+    {
+        // SAFETY: the payload has room for N bytes.
+        let copied = unsafe {
+            let payload = (&raw mut (*place.as_mut_ptr()).payload).cast();
+            packet.copy(facts.payload_offset, payload, length as u32)
+        };
+        header.captured = if copied { length as u32 } else { 0 };
+    }
+    // SAFETY: a place of this type; every byte of the header is written.
+    unsafe { copy_header(header, (&raw mut (*place.as_mut_ptr()).header).cast()) };
+    place.submit(u64::from(flags));
+    true
+}
+
+/// Copies word by word: LLVM makes a call of any other copy of this size, to a function that goes
+/// byte by byte. Volatile, or it would see that this is a copy too.
+///
+/// # Safety
+/// `to` is valid for writing a header.
+#[inline(always)]
+unsafe fn copy_header(from: &RecordHeader, to: *mut RecordHeader) {
+    const { assert!(RecordHeader::SIZE.is_multiple_of(8) && align_of::<RecordHeader>() == 8) };
+    let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), to.cast::<u64>());
+    for word in 0..RecordHeader::SIZE / 8 {
+        // SAFETY: within both headers, which are aligned as words are; the caller's promise.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+    }
 }
 
 /// Waking the reader costs the packet path 5 to 9 us, so it happens at most once per holdoff and

@@ -88,9 +88,9 @@ impl<'a> Record<'a> {
         if header.version != RECORD_VERSION {
             return Err(DecodeError::Version);
         }
-        if payload.len() != header.captured as usize || payload.len() > MAX_SEGMENT {
-            return Err(DecodeError::Length);
-        }
+        // The ring has places of few sizes: what lies behind the payload is no part of the record.
+        let captured = payload.get(..header.captured as usize);
+        let payload = captured.filter(|it| it.len() <= MAX_SEGMENT).ok_or(DecodeError::Length)?;
         let rules = header.rules.get(..usize::from(header.rule_count));
         let has = |flag| header.flags & flag != 0;
         Ok(Self {

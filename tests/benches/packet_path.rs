@@ -235,24 +235,14 @@ fn main() {
         || thousand(&elsewhere),
         base,
     );
-    compare(
-        "bulk packet of a watched flow, 1,000 rules / empty",
-        "3.5",
-        || thousand(&bulk),
-        base,
-    );
+    compare("bulk packet of a watched flow, 1,000 rules / empty", "3.5", || thousand(&bulk), base);
     compare(
         "matched HTTP request, record with 256 B / empty",
         "8",
         || thousand(&matched).that_fills_the_ring(),
         base,
     );
-    compare(
-        "unmatched, 1,000 rules / 1 rule",
-        "1.2",
-        || thousand(&unmatched),
-        || one(&unmatched),
-    );
+    compare("unmatched, 1,000 rules / 1 rule", "1.2", || thousand(&unmatched), || one(&unmatched));
     compare("bulk, 1,000 rules / 1 rule", "1.2", || thousand(&bulk), || one(&bulk));
     compare(
         "matched, 1,000 rules / 1 rule",

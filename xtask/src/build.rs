@@ -17,6 +17,7 @@ const BPF_TARGET: &str = "bpfel-unknown-none";
 /// whole words from packets, which need not be aligned on the machines that run UPFs (x86-64,
 /// arm64); else LLVM reads them byte by byte, which made the XDP program an eighth longer.
 const RUSTFLAGS: &str = "-C debuginfo=2 -C link-arg=--btf \
+     -C target-cpu=v3 \
      -C link-arg=--cpu-features=+allows-misaligned-mem-access";
 
 /// Options of `cargo xtask build`.

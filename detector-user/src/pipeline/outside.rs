@@ -1,6 +1,7 @@
 //! What the pipeline is told by the outside: the time of day and the names of devices.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -18,12 +19,16 @@ pub trait Outside: Send {
 #[derive(Default)]
 pub struct LiveOutside {
     names: HashMap<u32, (Arc<str>, Option<Instant>)>,
+    /// When the packet path's clock stood at 0, in wall-clock time.
+    boot: Cell<Option<SystemTime>>,
 }
 
 impl Outside for LiveOutside {
     fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
-        let age = monotonic_now().saturating_sub(monotonic_ns);
-        SystemTime::now() - Duration::from_nanos(age)
+        let boot = SystemTime::now() - Duration::from_nanos(monotonic_now());
+        let boot = kept_or_new(self.boot.get(), boot);
+        self.boot.set(Some(boot));
+        boot + Duration::from_nanos(monotonic_ns)
     }
 
     fn device(&mut self, ifindex: u32) -> Arc<str> {
@@ -48,10 +53,47 @@ impl Outside for LiveOutside {
     }
 }
 
+/// Two readings of the two clocks are never quite the same: as long as they agree within this, the
+/// older holds, so that one moment has one time of day, and the events made of one packet too.
+const CLOCKS_AGREE: Duration = Duration::from_millis(1);
+
+/// The kept reading, unless the wall clock was set or has drifted since.
+fn kept_or_new(kept: Option<SystemTime>, new: SystemTime) -> SystemTime {
+    let agrees = |kept: &SystemTime| {
+        let apart = new.duration_since(*kept).unwrap_or_else(|earlier| earlier.duration());
+        apart <= CLOCKS_AGREE
+    };
+    kept.filter(agrees).unwrap_or(new)
+}
+
 /// Now, in ns of CLOCK_MONOTONIC: the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_now() -> u64 {
     match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
         Ok(time) => time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64,
         Err(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_moment_has_one_time_of_day() {
+        let outside = LiveOutside::default();
+        let moment = monotonic_now();
+        let first = outside.wall_clock(moment);
+        for _ in 0..1000 {
+            assert_eq!(outside.wall_clock(moment), first);
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_is_followed() {
+        let kept = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let (near, ahead) = (kept + Duration::from_micros(999), kept + Duration::from_millis(2));
+        assert_eq!(kept_or_new(Some(kept), near), kept);
+        assert_eq!(kept_or_new(Some(kept), ahead), ahead);
+        assert_eq!(kept_or_new(Some(ahead), kept), kept);
     }
 }

@@ -164,6 +164,7 @@ struct Builder<'a> {
     ports: Vec<[u16; 4]>,
     application_prefixes: BTreeSet<Prefix>,
     ue_prefixes: BTreeSet<Prefix>,
+    path_lengths: u32,
 }
 
 impl<'a> Builder<'a> {
@@ -178,6 +179,7 @@ impl<'a> Builder<'a> {
             ports: image.ports,
             application_prefixes: BTreeSet::new(),
             ue_prefixes: BTreeSet::new(),
+            path_lengths: 0,
         }
     }
 
@@ -215,26 +217,21 @@ impl<'a> Builder<'a> {
     fn fixed_rows(&mut self) {
         let mut rows = vec![Row::NONE; row::FIRST_FREE as usize];
         rows[row::ALL as usize] = Row::ALL;
-        let towards = |direction: Direction| {
-            move |rule: &Rule| rule.direction.is_none_or(|wanted| wanted == direction)
-        };
-        rows[row::UPLINK as usize] = self.select(towards(Direction::Uplink));
-        rows[row::DOWNLINK as usize] = self.select(towards(Direction::Downlink));
-        rows[row::NO_SESSION_NEEDED as usize] = self.select(|rule| !rule.needs_session);
-        rows[row::TCP_OPENED as usize] =
-            self.select_signature(|signature| *signature == Signature::TcpOpened);
-        rows[row::UDP_FIRST as usize] =
-            self.select_signature(|signature| *signature == Signature::UdpFirstPacket);
-        for method in HttpMethod::ALL {
-            rows[row::http(method) as usize] = self.select_signature(|signature| match signature {
-                Signature::HttpRequest(http) => {
-                    http.methods.is_empty() || http.methods.contains(&method)
+        for direction in [Direction::Uplink, Direction::Downlink] {
+            for in_session in [false, true] {
+                let mut seen = |kind, wanted: &dyn Fn(&Signature) -> bool| {
+                    let number = row::seen(kind, direction, in_session) as usize;
+                    rows[number] = self.select_signature(wanted).and(&self.select(|rule| {
+                        rule.direction.is_none_or(|wanted| wanted == direction)
+                            && (in_session || !rule.needs_session)
+                    }));
+                };
+                seen(row::TCP_OPENED, &|signature| *signature == Signature::TcpOpened);
+                seen(row::UDP_FIRST, &|signature| *signature == Signature::UdpFirstPacket);
+                for method in HttpMethod::ALL {
+                    seen(row::http(method), &|signature| allows_method(signature, method));
                 }
-                Signature::TcpOpened
-                | Signature::UdpFirstPacket
-                | Signature::SessionStarted
-                | Signature::SessionEnded => false,
-            });
+            }
         }
         rows[row::ANY_PATH as usize] =
             self.select_signature(|signature| path_allows(signature, b""));
@@ -249,11 +246,17 @@ impl<'a> Builder<'a> {
             let of_it = |rule: &Rule| rule.application.name == application.name;
             let row = self.select(of_it);
             let tracks_udp = set.rules.iter().any(|rule| of_it(rule) && rule.sees_udp_first());
+            let used = words_used(&row);
+            let requests = set.rules.iter().filter(|rule| {
+                of_it(rule) && matches!(rule.signature(), Some(Signature::HttpRequest(_)))
+            });
             entries.push(ApplicationEntry {
                 id: stable_id(&application.name),
                 row: self.row_number(row),
                 tracks_udp: u32::from(tracks_udp),
-                words: words_used(&row),
+                first_word: used.clone().next().unwrap_or(1),
+                last_word: used.last().unwrap_or(0),
+                request_capture: requests.map(|rule| u32::from(rule.capture)).max().unwrap_or(0),
                 ..inspection(set.rules.iter().map(Arc::as_ref).filter(|rule| of_it(rule)))
             });
         }
@@ -336,6 +339,8 @@ impl<'a> Builder<'a> {
             }
         }
         for key in keys {
+            let length = PATH_PREFIX_LENGTHS.iter().position(|length| *length == key.len());
+            self.path_lengths |= length.map_or(0, |place| 1 << place);
             let row = self.select_signature(|signature| path_allows(signature, &key));
             let value = self.row_number(row);
             self.entries.push(Entry {
@@ -375,7 +380,7 @@ impl<'a> Builder<'a> {
                 has_ue_pools: u32::from(!pools.is_empty()),
                 seed: table.seed,
                 bucket_mask: table.buckets.len() as u32 - 1,
-                reserved: 0,
+                path_lengths: self.path_lengths,
                 application_v4: applications_at(true)?,
                 application_v6: applications_at(false)?,
                 ue_v4: ues_at(true)?,
@@ -478,10 +483,21 @@ fn path_allows(signature: &Signature, start: &[u8]) -> bool {
     }
 }
 
-/// A bit for each word of a row that is not 0.
-fn words_used(row: &Row) -> u32 {
-    let used = row.0.iter().enumerate().filter(|(_, bits)| **bits != 0);
-    used.fold(0, |words, (word, _)| words | 1 << word)
+/// Whether a request of this method may match.
+fn allows_method(signature: &Signature, method: HttpMethod) -> bool {
+    match signature {
+        Signature::HttpRequest(http) => http.methods.is_empty() || http.methods.contains(&method),
+        Signature::TcpOpened
+        | Signature::UdpFirstPacket
+        | Signature::SessionStarted
+        | Signature::SessionEnded => false,
+    }
+}
+
+/// The numbers of the words of a row that are not 0.
+fn words_used(row: &Row) -> impl Iterator<Item = u32> + Clone {
+    let used = row.0.into_iter().zip(0..).filter(|(bits, _)| *bits != 0);
+    used.map(|(_, word)| word)
 }
 
 /// Up to 32 bytes as the packet path loads them: words of the machine's order, 0 beyond the end.

@@ -136,7 +136,7 @@ fn snapshot(state: &SessionState) -> SessionSnapshot {
         matches: state.matches.get(),
         open_connections: state.open_connections.get(),
         next_recent: state.next_recent.get(),
-        generation: state.generation.get(),
+        ue: state.ue.get(),
         cut_until: state.cut_until.get(),
     }
 }
@@ -176,9 +176,9 @@ impl State for Judging<'_> {
         self.memory.sessions.get(&self.memory.session).cloned()
     }
 
-    fn create_session(&mut self, generation: u32) -> Option<Rc<SessionState>> {
+    fn create_session(&mut self, ue_word: u64) -> Option<Rc<SessionState>> {
         let state = Rc::new(SessionState::default());
-        state.generation.set(u64::from(generation));
+        state.ue.set(ue_word);
         self.memory.sessions.insert(self.memory.session, state.clone());
         Some(state)
     }
