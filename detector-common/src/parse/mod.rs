@@ -3,7 +3,7 @@
 //! about it.
 //!
 //! A plain TCP packet takes the straight way through [`parse`]; all that is rarer is walked by
-//! [`tunnel`], so that most packets do not pay for it.
+//! `tunnel`, so that most packets do not pay for it.
 
 mod fault;
 mod gtpu;
