@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     mem::MaybeUninit,
+    num::NonZeroUsize,
     rc::Rc,
 };
 
@@ -19,10 +20,22 @@ use detector_common::{
         SessionState, State,
     },
 };
+use lru::LruCache;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::session_map::Sessions;
 use crate::rules::table::TableImage;
+
+/// Entries of each table, as in the kernel by default: the longest unused gives way, so that a
+/// capture of any size is judged in the same memory.
+const ENTRIES: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// A bounded table that is looked up through a shared reference, as the kernel's maps are.
+type Recent<K, V> = RefCell<LruCache<K, V>>;
+
+fn recent<K: std::hash::Hash + Eq, V>() -> Recent<K, V> {
+    RefCell::new(LruCache::new(ENTRIES))
+}
 
 /// A software classifier: rule tables and everything the packet path remembers.
 pub struct SoftwareClassifier {
@@ -32,10 +45,10 @@ pub struct SoftwareClassifier {
 
 struct Memory {
     now_ns: u64,
-    sessions: HashMap<SessionKey, Rc<SessionState>>,
-    flows: HashMap<FlowKey, Rc<FlowState>>,
+    sessions: Recent<SessionKey, Rc<SessionState>>,
+    flows: Recent<FlowKey, Rc<FlowState>>,
     /// When the window of a UE and rule opened.
-    suppressions: HashMap<(Address, u32), u64>,
+    suppressions: Recent<(Address, u32), u64>,
     counters: [Cell<u64>; COUNTERS],
     rule_counts: RefCell<HashMap<u32, [u64; RULE_COUNTERS]>>,
     draft: Draft,
@@ -50,9 +63,9 @@ impl SoftwareClassifier {
             tables,
             memory: Memory {
                 now_ns: 0,
-                sessions: HashMap::new(),
-                flows: HashMap::new(),
-                suppressions: HashMap::new(),
+                sessions: recent(),
+                flows: recent(),
+                suppressions: recent(),
                 counters: std::array::from_fn(|_| Cell::new(0)),
                 rule_counts: RefCell::default(),
                 draft: Draft::new_zeroed(),
@@ -94,7 +107,7 @@ impl SoftwareClassifier {
 
     /// A session as it stands.
     pub fn session(&self, key: &SessionKey) -> Option<SessionSnapshot> {
-        self.memory.sessions.get(key).map(|state| snapshot(state))
+        self.memory.sessions.borrow().peek(key).map(|state| snapshot(state))
     }
 }
 
@@ -103,13 +116,13 @@ impl Sessions for SoftwareClassifier {
         self.session(key)
     }
     fn remove(&mut self, key: &SessionKey) {
-        self.memory.sessions.remove(key);
+        self.memory.sessions.get_mut().pop(key);
     }
     fn keys(&mut self) -> Vec<SessionKey> {
-        self.memory.sessions.keys().copied().collect()
+        self.memory.sessions.borrow().iter().map(|(key, _)| *key).collect()
     }
     fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
-        self.memory.flows.get(key).map(|flow| flow_snapshot(flow))
+        self.memory.flows.borrow().peek(key).map(|flow| flow_snapshot(flow))
     }
 }
 
@@ -173,18 +186,18 @@ impl State for Judging<'_> {
     }
 
     fn session(&self) -> Option<Rc<SessionState>> {
-        self.memory.sessions.get(&self.memory.session).cloned()
+        self.memory.sessions.borrow_mut().get(&self.memory.session).cloned()
     }
 
     fn create_session(&mut self, ue_word: u64) -> Option<Rc<SessionState>> {
         let state = Rc::new(SessionState::default());
         state.ue.set(ue_word);
-        self.memory.sessions.insert(self.memory.session, state.clone());
+        self.memory.sessions.get_mut().put(self.memory.session, state.clone());
         Some(state)
     }
 
     fn flow_state(&self) -> Option<Rc<FlowState>> {
-        self.memory.flows.get(self.flow()).cloned()
+        self.memory.flows.borrow_mut().get(self.flow()).cloned()
     }
 
     fn create_flow(&mut self, shown: u64) -> Option<Rc<FlowState>> {
@@ -194,7 +207,7 @@ impl State for Judging<'_> {
         flow.last_ns.set(self.memory.now_ns);
         flow.shown.iter().for_each(|cell| cell.set(shown));
         let flow = Rc::new(flow);
-        self.memory.flows.insert(*self.flow(), flow.clone());
+        self.memory.flows.borrow_mut().put(*self.flow(), flow.clone());
         Some(flow)
     }
 
@@ -211,13 +224,11 @@ impl State for Judging<'_> {
 
     fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool {
         let key = (self.memory.draft.record.flow.ue, rule);
-        let open = self
-            .memory
-            .suppressions
-            .get(&key)
-            .is_some_and(|opened| now_ns.wrapping_sub(*opened) < window_ns);
+        let suppressions = self.memory.suppressions.get_mut();
+        let open =
+            suppressions.get(&key).is_some_and(|opened| now_ns.wrapping_sub(*opened) < window_ns);
         if !open {
-            self.memory.suppressions.insert(key, now_ns);
+            suppressions.put(key, now_ns);
         }
         open
     }
@@ -244,5 +255,20 @@ impl State for Judging<'_> {
         record.extend_from_slice(payload);
         self.memory.sent.push(record);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_users_than_there_is_room_for_take_no_more_memory() {
+        let mut table = recent::<u32, u32>();
+        for user in 0..2 * ENTRIES.get() as u32 {
+            table.get_mut().put(user, user);
+        }
+        assert_eq!(table.borrow().len(), ENTRIES.get());
+        assert!(table.borrow().peek(&0).is_none(), "the longest unused gave way");
     }
 }

@@ -1,0 +1,74 @@
+//! Which rules match: rows of bits, ANDed.
+
+use core::hint::black_box;
+
+use super::{Watched, recognise::Found};
+use crate::{
+    event::MAX_MATCHES,
+    rule::{ROW_WORDS, Row, Tables, row},
+    state::{Draft, SessionState},
+};
+
+/// ANDs the rows and writes the rules that are left into the record; gives how many more there
+/// were than it has room for.
+#[inline(always)]
+pub(super) fn collect_rules<T: Tables>(draft: &mut Draft, tables: &T) -> u32 {
+    let Some([a, b, c, d]) = load_rows(draft, tables) else { return 0 };
+    draft.over = 0;
+    let (mut word, last) = (draft.first_word as usize, draft.last_word as usize);
+    for _ in 0..ROW_WORDS {
+        if word > last {
+            break;
+        }
+        let at = word % ROW_WORDS;
+        let mut bits = a.0[at] & b.0[at] & c.0[at] & d.0[at];
+        for _ in 0..MAX_MATCHES {
+            if bits == 0 {
+                break;
+            }
+            push_rule(black_box(&mut *draft), (at as u16) * 64 + bits.trailing_zeros() as u16);
+            bits &= bits - 1;
+        }
+        if bits != 0 {
+            black_box(&mut *draft).over += bits.count_ones();
+        }
+        word += 1;
+    }
+    draft.over
+}
+
+/// Adds a rule to the record. The count stays in memory: the verifier would walk the rest of the
+/// words once for each count that it knew.
+#[inline(always)]
+pub(super) fn push_rule(draft: &mut Draft, rule: u16) {
+    let count = usize::from(draft.record.rule_count);
+    match draft.record.rules.get_mut(count) {
+        Some(place) => {
+            *place = rule;
+            draft.record.rule_count += 1;
+        }
+        None => draft.over += 1,
+    }
+}
+
+/// Numbers of the rows whose AND are the rules that match.
+#[inline(always)]
+pub(super) fn rows(
+    watched: &Watched<'_>,
+    found: &Found,
+    session: &SessionState,
+    start: u64,
+) -> [u32; 4] {
+    let seen = row::seen(found.row_kind, watched.direction, start != 0);
+    [watched.application.row, seen, found.path_row, session.ue.get() as u32]
+}
+
+#[inline(always)]
+pub(super) fn load_rows<'t, T: Tables>(draft: &Draft, tables: &'t T) -> Option<[&'t Row; 4]> {
+    Some([
+        tables.row(draft.rows[0])?,
+        tables.row(draft.rows[1])?,
+        tables.row(draft.rows[2])?,
+        tables.row(draft.rows[3])?,
+    ])
+}

@@ -1,0 +1,109 @@
+//! What a payload's start is: what rules can ask for in the kernel.
+
+use super::{Notices, Watched};
+use crate::{
+    counter::Counter,
+    event::PayloadKind,
+    http, lookup,
+    packet::{PacketBytes, Protocol},
+    rule::{Generation, Tables, row},
+    state::{SessionState, State, UDP_FLOW_IDLE_NS},
+    verifier::forget,
+    wire::tcp_flag::{ACK, FIN, RST, SYN},
+};
+
+/// What a payload was recognised as, and the rows of the rules that ask for it.
+pub(super) struct Found {
+    pub(super) kind: PayloadKind,
+    /// The kind as [`row::seen`] counts them.
+    pub(super) row_kind: u32,
+    pub(super) path_row: u32,
+}
+
+impl Found {
+    const NOTHING: Self = Self { kind: PayloadKind::Other, row_kind: 0, path_row: row::ALL };
+    const TCP_OPENED: Self =
+        Self { kind: PayloadKind::TcpOpened, row_kind: row::TCP_OPENED, path_row: row::ALL };
+    const UDP_FIRST: Self =
+        Self { kind: PayloadKind::UdpFirst, row_kind: row::UDP_FIRST, path_row: row::ALL };
+}
+
+/// Looks at the payload's start for what rules can ask for.
+#[inline(always)]
+pub(super) fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
+    watched: &Watched<'_>,
+    session: &SessionState,
+    tables: &T,
+    head: &Generation,
+    state: &mut S,
+    notices: &mut Notices,
+) -> Found {
+    let facts = watched.facts;
+    match facts.protocol {
+        Protocol::Udp => recognise_udp(watched, state),
+        Protocol::Tcp => {
+            if facts.tcp_flags & (SYN | FIN | RST) != 0
+                && let Some(opened) = follow_connection(watched, session, state, notices)
+            {
+                return opened;
+            }
+            if facts.payload_length == 0 {
+                return Found::NOTHING;
+            }
+            let Some(mut line) = http::request_line(packet, facts.payload_offset as usize) else {
+                return Found::NOTHING;
+            };
+            let Some(draft) = state.draft() else { return Found::NOTHING };
+            line.target_offset = forget(line.target_offset, &mut draft.opaque);
+            Found {
+                kind: PayloadKind::HttpRequest,
+                row_kind: row::http(line.method),
+                path_row: lookup::path(tables, head, packet, line.target_offset as usize),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn recognise_udp<S: State>(watched: &Watched<'_>, state: &mut S) -> Found {
+    if watched.application.tracks_udp == 0 {
+        return Found::NOTHING;
+    }
+    let now = state.now_coarse();
+    match state.mark_flow(now) {
+        Some(last) if now.wrapping_sub(last) < UDP_FLOW_IDLE_NS => Found::NOTHING,
+        Some(_) | None => Found::UDP_FIRST,
+    }
+}
+
+/// Keeps count of a session's TCP connections. For a SYN, what it is: one that is sent again is
+/// known by its sequence number.
+#[inline(always)]
+pub(super) fn follow_connection<S: State>(
+    watched: &Watched<'_>,
+    session: &SessionState,
+    state: &mut S,
+    notices: &mut Notices,
+) -> Option<Found> {
+    let facts = watched.facts;
+    if facts.tcp_flags & SYN != 0 {
+        if facts.tcp_flags & ACK != 0 {
+            return Some(Found::NOTHING);
+        }
+        let before = state.mark_flow(u64::from(facts.sequence));
+        if before == Some(u64::from(facts.sequence)) {
+            state.count(Counter::Retransmissions, 1);
+            return Some(Found::NOTHING);
+        }
+        if before.is_none() {
+            state.add(&session.open_connections, 1);
+        }
+        return Some(Found::TCP_OPENED);
+    }
+    if state.unmark_flow() {
+        state.add(&session.open_connections, u64::MAX); // minus one
+        notices.quiet = session.open_connections.get() == 0 && session.start_ns.get() != 0;
+    }
+    None
+}

@@ -1,0 +1,137 @@
+//! What becomes of rules that match: sent again, held back, or on their way to the agent.
+
+use core::hint::black_box;
+
+use super::matching::collect_rules;
+use crate::{
+    counter::{Counter, RuleCounter},
+    event::{
+        FLAG_INSPECT, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, MAX_MATCHES, MAX_SEGMENT,
+        PayloadKind,
+    },
+    packet::Protocol,
+    parse::Facts,
+    rule::Tables,
+    state::{Draft, SessionState, State},
+    wire::tcp_flag::SYN,
+};
+
+/// Finds the rules that match and sends the record if it says anything. All it knows of the packet
+/// it reads from the draft, see [`crate::verifier`].
+#[inline(always)]
+pub(super) fn report<T: Tables, S: State>(
+    facts: &Facts,
+    session: &SessionState,
+    tables: &T,
+    state: &mut S,
+) {
+    let Some(draft) = state.draft() else { return };
+    let draft = black_box(draft);
+    let inspect = draft.record.flags & FLAG_INSPECT != 0;
+    let notices = draft.record.flags & (FLAG_SESSION_STARTED | FLAG_SESSION_QUIET) != 0;
+    let mut capture = 0;
+    if draft.record.payload_kind != PayloadKind::Other as u8 {
+        let over = collect_rules(draft, tables);
+        let any = draft.record.rule_count != 0;
+        state.count(Counter::MatchesOverLimit, u64::from(over));
+        if any {
+            capture = admit(facts, session, tables, state);
+        }
+    }
+    let Some(Draft { record, .. }) = state.draft() else { return };
+    if record.rule_count == 0 && !notices && !inspect {
+        return;
+    }
+    if inspect {
+        capture = MAX_SEGMENT;
+    }
+    let sent = state.send(facts, capture);
+    if inspect {
+        state.count(if sent { Counter::Inspected } else { Counter::InspectRingFull }, 1);
+    }
+    if !sent {
+        count_lost(notices, state);
+    }
+}
+
+/// Counts the record's rules and leaves those in it that may become events now: none if the
+/// segment was sent again, and not those whose window is open. Gives the bytes to capture.
+#[inline(always)]
+pub(super) fn admit<T: Tables, S: State>(
+    facts: &Facts,
+    session: &SessionState,
+    tables: &T,
+    state: &mut S,
+) -> usize {
+    let again = is_retransmission(facts, session, state);
+    if again {
+        state.count(Counter::Retransmissions, 1);
+    }
+    let mut capture = 0;
+    let mut kept = 0;
+    for index in 0..MAX_MATCHES {
+        let Some(Draft { record, .. }) = state.draft() else { return 0 };
+        if again || index >= usize::from(record.rule_count) {
+            break;
+        }
+        let rule = record.rules[index];
+        let now = record.time_ns;
+        let Some(entry) = tables.rule(u32::from(rule)) else { continue };
+        state.count_rule(u32::from(rule), RuleCounter::Matched);
+        if entry.window_ns != 0 && state.suppress(entry.id, now, entry.window_ns) {
+            state.count_rule(u32::from(rule), RuleCounter::Suppressed);
+            continue;
+        }
+        let Some(Draft { record, .. }) = state.draft() else { return 0 };
+        record.rules[kept % MAX_MATCHES] = rule;
+        kept += 1;
+        capture = capture.max(entry.capture as usize);
+    }
+    if let Some(Draft { record, .. }) = state.draft() {
+        record.rule_count = kept as u8;
+    }
+    capture
+}
+
+/// Whether this segment matched before. UDP has no retransmissions that can be told from new
+/// packets, and a SYN sent again was sorted out by its flow.
+#[inline(always)]
+pub(super) fn is_retransmission<S: State>(
+    facts: &Facts,
+    session: &SessionState,
+    state: &mut S,
+) -> bool {
+    if !matches!(facts.protocol, Protocol::Tcp) || facts.tcp_flags & SYN != 0 {
+        return false;
+    }
+    let Some(Draft { record, .. }) = state.draft() else { return false };
+    let direction = u64::from(record.direction);
+    let flow = state.flow();
+    let ports = (u64::from(flow.ue_port) << 48)
+        | (u64::from(flow.application_port) << 32)
+        | u64::from(facts.sequence);
+    let address = flow.application_address.0[0] ^ flow.application_address.0[1];
+    // Never 0, which marks a free place; the direction, because both ends count on their own.
+    let mark = (ports ^ address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ direction) | (1 << 63);
+    if session.seen_before(mark) {
+        return true;
+    }
+    state.add(&session.matches, 1);
+    false
+}
+
+/// Counts what a full ring buffer lost.
+#[inline(always)]
+pub(super) fn count_lost<S: State>(notices: bool, state: &mut S) {
+    if notices {
+        state.count(Counter::NoticeRingFull, 1);
+    }
+    for index in 0..MAX_MATCHES {
+        let Some(Draft { record, .. }) = state.draft() else { return };
+        if index >= usize::from(record.rule_count) {
+            return;
+        }
+        let rule = u32::from(record.rules[index]);
+        state.count_rule(rule, RuleCounter::RingFull);
+    }
+}
