@@ -1,0 +1,136 @@
+//! Packets that user space reads itself: the kernel programs show the same ones, with the same
+//! bytes, as the software classifier does.
+
+mod common;
+
+use std::net::IpAddr;
+
+use common::{kernel::Hook, pair::Pair};
+use detector_common::{
+    counter::Counter,
+    event::{FLAG_INSPECT, RecordHeader},
+    inspect::BUDGET,
+};
+use detector_user::rules::{compile::compile, file};
+use testbed::frames::{Packet, Tcp, http_request};
+
+const UE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 60, 0, 2)), 40_000);
+const HOOKS: [Hook; 3] = [Hook::Xdp, Hook::XdpFrags, Hook::Tc];
+
+fn app(port: u16) -> (IpAddr, u16) {
+    (IpAddr::from([10, 45, 0, 10]), port)
+}
+
+/// An application with one rule for each of these matches.
+fn pair(hook: Hook, matches: &[&str]) -> Pair {
+    let mut text = "apiVersion: detector.dev/v1alpha1
+kind: Application
+metadata: {name: app}
+spec: {endpoints: [{cidr: 10.45.0.10}, {cidr: 10.45.0.10, protocol: udp}]}
+"
+    .to_owned();
+    for (number, wanted) in matches.iter().enumerate() {
+        text += &format!(
+            "---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {{name: r{number}}}
+spec: {{application: app, match: {wanted}, emit: {{type: t}}}}
+"
+        );
+    }
+    let set = file::parse(&[("rules.yaml", text.as_bytes())]).expect("rules");
+    let image = compile(&set, &[], 1).expect("tables");
+    Pair::with(hook, (set, image))
+}
+
+/// Sends frames; for each, the payload bytes that user space was shown of it, if it was.
+fn shown(pair: &mut Pair, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Option<u32>> {
+    let of = |header: RecordHeader| (header.flags & FLAG_INSPECT != 0).then_some(header.captured);
+    frames.into_iter().map(|frame| pair.send(&frame).and_then(of)).collect()
+}
+
+fn segment(sequence: u32, payload: &[u8]) -> Vec<u8> {
+    Packet::tcp(UE, app(443), Tcp::data(sequence), payload).frame()
+}
+
+fn datagram(port: u16, payload: &[u8]) -> Vec<u8> {
+    Packet::udp(UE, app(port), payload).frame()
+}
+
+#[test]
+fn a_stream_is_shown_until_its_budget_is_used_and_again_where_a_message_begins() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{tls: {sni: shop.example}}"]);
+        let bulk = [0x55; 1400];
+        let all = BUDGET.div_ceil(1400) as u32;
+        let mut frames = vec![Packet::tcp(UE, app(443), Tcp::SYN, &[]).frame()];
+        frames.extend((0..all + 3).map(|number| segment(1001 + number * 1400, &bulk)));
+        let seen = shown(&mut pair, frames);
+        let (within, beyond) = seen[1..].split_at(all as usize);
+        assert!(within.iter().all(|shown| *shown == Some(1400)), "{hook:?}: {within:?}");
+        assert_eq!(beyond, [None; 3], "{hook:?}: decided");
+        let hello = [&[22, 3, 1, 2, 0, 1, 0, 1, 252][..], &[7; 300]].concat();
+        let again = [segment(90_000, &hello), segment(90_309, &bulk), segment(95_000, &bulk)];
+        assert_eq!(shown(&mut pair, again), [Some(309), Some(1400), Some(1400)], "{hook:?}");
+        // What the application sends is not asked for.
+        let down = Packet::tcp(app(443), UE, Tcp::data(1), &bulk).frame();
+        assert_eq!(shown(&mut pair, [down]), [None], "{hook:?}");
+        pair.compare_memory();
+    }
+}
+
+#[test]
+fn datagrams_are_shown_that_look_like_what_is_asked_for() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair =
+            pair(hook, &["{dns: {}}", "{quic: {}}", "{coap: {}}", "{payload: {at: 2, hex: cafe}}"]);
+        let query = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1][..], b"a\0\0\x01\0\x01"].concat();
+        let frames = [
+            datagram(5353, &query),
+            datagram(443, &[0xc3; 1200]),
+            datagram(5683, &[0x40, 1, 0, 7, 0xb1, b'a', 0xff, 1, 2]),
+            datagram(9000, &[0, 0, 0xca, 0xfe, 1, 2, 3, 4, 5, 6, 7, 8]),
+            datagram(9000, &[0, 0, 0xca, 0xff, 1, 2, 3, 4, 5, 6, 7, 8]),
+            datagram(9000, &[0x80; 900]),
+        ];
+        let lengths = [Some(query.len() as u32), Some(1200), Some(9), Some(12), None, None];
+        assert_eq!(shown(&mut pair, frames), lengths, "{hook:?}");
+        pair.compare_memory();
+    }
+}
+
+#[test]
+fn how_a_flow_begins_and_ends_is_shown_and_its_bytes_are_counted() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{flow: closed}"]);
+        let fin = |sequence| Tcp { sequence, fin: true, ..Tcp::data(sequence) };
+        let frames = [
+            Packet::tcp(UE, app(80), Tcp::SYN, &[]).frame(),
+            Packet::tcp(UE, app(80), Tcp::data(1001), b"bulk").frame(),
+            Packet::tcp(UE, app(80), fin(1005), &[]).frame(),
+            Packet::tcp(app(80), UE, fin(1), &[]).frame(),
+        ];
+        assert_eq!(shown(&mut pair, frames), [Some(0), None, Some(0), Some(0)], "{hook:?}");
+        pair.compare_memory();
+    }
+}
+
+#[test]
+fn a_cut_request_line_is_shown_with_what_follows_it_and_a_whole_one_is_not() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{http: {method: GET, path: /catalog/1}}"]);
+        let request = http_request("GET", "/catalog/1", "shop", "");
+        let whole = segment(1, &request);
+        assert_eq!(shown(&mut pair, [whole]), [None], "{hook:?}");
+        let cut = [segment(500, b"GE"), segment(502, &request[2..9]), segment(509, &request[9..])];
+        let lengths = [Some(2), Some(7), Some(request.len() as u32 - 9)];
+        assert_eq!(shown(&mut pair, cut), lengths, "{hook:?}");
+        pair.compare_memory();
+        assert!(pair.software.counter(Counter::Inspected) == 3, "{hook:?}");
+    }
+}
