@@ -20,6 +20,10 @@ pub(crate) struct Args {
     /// How long each target runs
     #[arg(long, default_value_t = 60, value_name = "N")]
     seconds: u32,
+
+    /// Begin with this seed, so that a run can be repeated; a random one if left out
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
 }
 
 /// Runs the targets in turn. All of them run; the first finding of each ends it.
@@ -94,6 +98,8 @@ fn program(env: &Env, target: &str, args: &Args) -> Result<Command> {
         .arg(format!("-timeout={SLOWEST}"))
         .arg(format!("-rss_limit_mb={LARGEST}"))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        // libFuzzer takes 0 for "choose one".
+        .arg(format!("-seed={}", args.seed.unwrap_or(0)))
         .args(["-print_final_stats=1", "-verbosity=0"])
         .arg(corpus);
     let given = ["seeds", "regressions"].map(|kind| env.root.join("tests/fuzz").join(kind));
