@@ -127,3 +127,14 @@ fn users_outside_the_pools_are_none() {
     let some = replay(directory.path(), &capture, &["--ue-pool", "10.60.0.0/16"]);
     assert_eq!(events(&some).len(), 3);
 }
+
+#[test]
+fn what_to_do_with_the_packets_must_be_said_once() {
+    for what in [&[][..], &["--facts", "--rules", "rules.yaml"]] {
+        let mut command = agent::command(None).expect("`cargo xtask build`");
+        let output = command.arg("replay").arg("capture.pcap").args(what).output().expect("runs");
+        assert_eq!(output.status.code(), Some(2), "wrong usage");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("--facts") && said.contains("--rules"), "{said}");
+    }
+}

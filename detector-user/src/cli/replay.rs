@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
 use ipnet::IpNet;
 
@@ -28,6 +28,7 @@ const UNREADABLE: u8 = 1;
 
 /// Read capture files as the agent reads packets
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["facts", "rules"]))]
 #[command(after_help = "\
 With --rules, the events that `detector run` would send, one CloudEvent a line (--format table: columns
 for people), and at the end, on standard error, what became of the packets. The clock is the capture's:
@@ -50,7 +51,7 @@ pub struct ReplayArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print every fact that the packets say; needs no rules
-    #[arg(long, required_unless_present = "rules", conflicts_with = "rules")]
+    #[arg(long)]
     facts: bool,
     #[command(flatten)]
     judged: Judged,
