@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use testbed::{
     agent,
-    frames::{Packet, Tcp, http_request, pcap},
+    frames::{Packet, Tcp, client_hello, http_request, pcap},
 };
 
 const PACKETS: usize = 1_000_000;
@@ -246,24 +246,4 @@ fn publish(topic: &str) -> Vec<u8> {
     packet.extend(topic.bytes());
     packet.extend(b"on");
     packet
-}
-
-/// A TLS 1.2 ClientHello with a server name and nothing else (RFC 5246 section 7.4.1.2).
-fn client_hello(name: &str) -> Vec<u8> {
-    fn sized(bytes: Vec<u8>) -> Vec<u8> {
-        [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()
-    }
-    let name = [vec![0], sized(name.as_bytes().to_vec())].concat();
-    let extension = [vec![0, 0], sized(sized(name))].concat();
-    let hello = [
-        vec![3, 3],
-        vec![7; 32],
-        vec![0],
-        sized(vec![0xc0, 0x2f, 0x13, 0x01]),
-        vec![1, 0],
-        sized(extension),
-    ]
-    .concat();
-    let handshake = [vec![1, 0], sized(hello)].concat();
-    [vec![22, 3, 1], sized(handshake)].concat()
 }

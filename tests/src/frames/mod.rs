@@ -275,5 +275,25 @@ pub fn http_request(method: &str, path: &str, host: &str, body: &str) -> Vec<u8>
     .into_bytes()
 }
 
+/// A TLS 1.2 ClientHello with a server name and nothing else (RFC 5246 section 7.4.1.2).
+pub fn client_hello(name: &str) -> Vec<u8> {
+    fn sized(bytes: Vec<u8>) -> Vec<u8> {
+        [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()
+    }
+    let name = [vec![0], sized(name.as_bytes().to_vec())].concat();
+    let extension = [vec![0, 0], sized(sized(name))].concat();
+    let hello = [
+        vec![3, 3],
+        vec![7; 32],
+        vec![0],
+        sized(vec![0xc0, 0x2f, 0x13, 0x01]),
+        vec![1, 0],
+        sized(extension),
+    ]
+    .concat();
+    let handshake = [vec![1, 0], sized(hello)].concat();
+    [vec![22, 3, 1], sized(handshake)].concat()
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
 };
 
-use testbed::need_root;
+use testbed::{frames::client_hello, need_root};
 
 use crate::bed::{APP, BUY, Bed, UE, rule_text, rules, rules_with, settled};
 
@@ -114,24 +114,4 @@ fn a_closed_connection_says_how_much_it_carried_and_a_datagram_what_it_begins_wi
     }
     events = settled(&agent, "delivered", 3).len();
     assert_eq!(events, 3);
-}
-
-/// A TLS 1.2 ClientHello with a server name and nothing else (RFC 5246 section 7.4.1.2).
-fn client_hello(name: &str) -> Vec<u8> {
-    fn sized(bytes: Vec<u8>) -> Vec<u8> {
-        [&(bytes.len() as u16).to_be_bytes()[..], &bytes].concat()
-    }
-    let name = [vec![0], sized(name.as_bytes().to_vec())].concat();
-    let extension = [vec![0, 0], sized(sized(name))].concat();
-    let hello = [
-        vec![3, 3],
-        vec![7; 32],
-        vec![0],
-        sized(vec![0xc0, 0x2f, 0x13, 0x01]),
-        vec![1, 0],
-        sized(extension),
-    ]
-    .concat();
-    let handshake = [vec![1, 0], sized(hello)].concat();
-    [vec![22, 3, 1], sized(handshake)].concat()
 }
