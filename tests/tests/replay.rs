@@ -6,6 +6,7 @@ use serde_json::Value;
 use testbed::{
     agent,
     frames::{Packet, Tcp, http_request, pcap},
+    receiver::{Receiver, Reply},
 };
 
 const RULES: &str = "apiVersion: detector.dev/v1alpha1
@@ -126,6 +127,48 @@ fn users_outside_the_pools_are_none() {
     assert!(events(&none).is_empty());
     let some = replay(directory.path(), &capture, &["--ue-pool", "10.60.0.0/16"]);
     assert_eq!(events(&some).len(), 3);
+}
+
+#[test]
+fn a_url_gets_the_events_that_standard_output_would() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let mut frames = presses([10, 60, 0, 2], &[&request]);
+    frames.extend(presses([10, 60, 0, 3], &[&request]));
+    let capture = pcap::file(&frames);
+    let printed = events(&replay(directory.path(), &capture, &[]));
+    let receiver = Receiver::on_loopback().expect("receiver");
+    // Tried again, as the agent does.
+    receiver.answer_next([Reply::status(503)]);
+    let output = replay(directory.path(), &capture, &["--sink", &receiver.url()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let recorded = receiver.recorded();
+    assert_eq!(recorded.len(), printed.len() + 1, "the first was sent twice");
+    let mut got: Vec<(&str, Value)> =
+        recorded[1..].iter().map(|it| (it.header("ce-id"), it.json())).collect();
+    let mut expected: Vec<(&str, Value)> =
+        printed.iter().map(|it| (it["id"].as_str().expect("id"), it["data"].clone())).collect();
+    got.sort_by_key(|(id, _)| *id);
+    expected.sort_by_key(|(id, _)| *id);
+    assert_eq!(got, expected);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(": 6 events delivered"), "{said}");
+}
+
+#[test]
+fn a_sink_that_does_not_take_events_is_exit_code_3() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "elsewhere", "{}");
+    let capture = pcap::file(&presses([10, 60, 0, 2], &[&request]));
+    let receiver = Receiver::on_loopback().expect("receiver");
+    receiver.answer_next([Reply::status(400)]);
+    let output = replay(directory.path(), &capture, &["--sink", &receiver.url()]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(": 1 events delivered, 1 rejected"), "{said}");
+    let unusable = replay(directory.path(), &capture, &["--sink", "ftp://shop"]);
+    assert_eq!(unusable.status.code(), Some(2), "{unusable:?}");
 }
 
 #[test]

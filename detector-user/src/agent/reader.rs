@@ -10,11 +10,10 @@ use std::{
 
 use anyhow::anyhow;
 use aya::maps::{MapData, RingBuf};
-use uuid::Uuid;
 
 use super::events::EventMaker;
 use crate::{
-    pipeline::{LiveOutside, Pipeline, PipelineCounts, RuleHistory, monotonic_now},
+    pipeline::{LiveOutside, Pipeline, PipelineCounts, RuleHistory, boot_id, monotonic_now},
     source::{
         ring::{RecordTaker, RingStop, read_until_stopped, stop_pair},
         session_map::{SessionMap, Sessions as _},
@@ -144,12 +143,4 @@ impl RecordTaker for Worker {
             self.publish();
         }
     }
-}
-
-/// Differs from boot to boot, as CLOCK_MONOTONIC does: see `SessionTable::new`.
-fn boot_id() -> Uuid {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or_else(Uuid::new_v4)
 }

@@ -26,6 +26,8 @@ pub enum Content<'a> {
 impl LinkType {
     /// Ethernet.
     pub const ETHERNET: Self = Self(1);
+    /// An IPv4 or IPv6 packet, as its version says.
+    pub const RAW: Self = Self(101);
 
     /// Whether frames of this type can be read at all.
     pub const fn known(self) -> bool {

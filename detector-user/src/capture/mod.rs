@@ -1,9 +1,11 @@
-//! Capture files: from bytes on disk to the innermost transport payloads, in the order of the file.
+//! Captures: from bytes on disk or at a device to the innermost transport payloads, in the order
+//! in which they passed.
 //!
-//! `file` (classic pcap, pcapng, gzip) -> `link` (what a frame begins with) -> `layers` (down
+//! `file` (classic pcap, pcapng, gzip) or `device` (AF_PACKET) -> `link` (what a frame begins with) -> `layers` (down
 //! through VLANs, tunnels and `fragment`s to TCP and UDP).
 
 pub mod bytes;
+pub mod device;
 pub mod file;
 pub mod fragment;
 pub mod layers;
@@ -14,6 +16,7 @@ mod tests;
 mod tunnel;
 
 pub use self::{
+    device::DeviceCapture,
     file::{CaptureError, CaptureFile, Frame},
     layers::Layers,
     link::LinkType,

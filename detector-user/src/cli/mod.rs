@@ -1,8 +1,11 @@
 //! The command line: arguments in, exit code out. Nothing is decided here.
 
+pub mod capture;
 pub mod detach;
 pub mod devices;
 pub mod dlq;
+mod events;
+mod facts;
 pub mod replay;
 pub mod rules;
 pub mod status;
@@ -42,6 +45,8 @@ enum Command {
     Devices(devices::DevicesArgs),
     /// Read capture files as the agent reads packets.
     Replay(replay::ReplayArgs),
+    /// Watch a device without eBPF, at a higher cost.
+    Capture(capture::CaptureArgs),
     /// List, show, send again or drop events that a sink would not take.
     Dlq(dlq::DlqArgs),
     /// Run the embedded Broker for one box; a cluster runs Knative.
@@ -85,6 +90,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rules(args) => rules::run(args),
         Command::Devices(args) => block_on(devices::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(args),
+        Command::Capture(args) => capture::run(&args),
         Command::Dlq(args) => block_on(dlq::run(args)),
         Command::Broker(args) => block_on(crate::broker::run(args)).map(|()| ExitCode::SUCCESS),
     }

@@ -10,18 +10,14 @@ use std::{
 
 use clap::{ArgGroup, Args};
 use indicatif::{ProgressBar, ProgressStyle};
-use ipnet::IpNet;
 
+use super::{events::EventArgs, facts::print};
 use crate::{
     capture::{CaptureError, CaptureFile, Layers, LinkType},
-    flow::{Flows, Found, Limits},
-    replay::output::Format,
+    flow::{Flows, Limits},
 };
 
 mod judged;
-mod line;
-
-use self::line::FactLine;
 
 /// A file could not be read, or not to its end.
 const UNREADABLE: u8 = 1;
@@ -30,12 +26,14 @@ const UNREADABLE: u8 = 1;
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).args(["facts", "rules"]))]
 #[command(after_help = "\
-With --rules, the events that `detector run` would send, one CloudEvent a line (--format table: columns
-for people), and at the end, on standard error, what became of the packets. The clock is the capture's:
-the same files and rules give the same events, ids included.
+With --rules, the events that `detector run` would send, one CloudEvent a line (--format table:
+columns for people), and at the end, on standard error, what became of the packets. The clock is
+the capture's: the same files and rules give the same events, ids included. With --sink URL they
+are delivered as the agent does; what waits at the end is tried for 10 s more.
 
-With --facts, one JSON object a line, of every DNS name asked for (kind dns), server name of a TLS or QUIC
-ClientHello (tls, quic), HTTP/1 request (http), MQTT topic published to (mqtt) and CoAP path (coap):
+With --facts, one JSON object a line, of every DNS name asked for (kind dns), server name of a TLS
+or QUIC ClientHello (tls, quic), HTTP/1 request (http), MQTT topic published to (mqtt) and CoAP
+path (coap):
 
   {\"frame\":4,\"time\":\"1700000000.123456789\",\"kind\":\"dns\",\"name\":\"example.com\",
    \"src\":\"10.60.0.3\",\"dst\":\"10.45.0.53\",\"sport\":40001,\"dport\":53}
@@ -44,8 +42,8 @@ frame is the number of the packet that completed it, in its file; time is that p
 since 1970; src and dst are the innermost addresses. http has method, host and uri as well, as they
 stand in the request; its name is host and uri together.
 
-Exit codes: 0 read; 1 a file cannot be read, or not to its end (what came before it counts); 2 wrong
-usage.")]
+Exit codes: 0 read; 1 rules were refused, or a file cannot be read, or not to its end (what came
+before it counts); 2 wrong usage; 3 the sink did not take all events.")]
 pub struct ReplayArgs {
     /// Capture files: pcap or pcapng, perhaps gzipped; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
@@ -54,30 +52,9 @@ pub struct ReplayArgs {
     #[arg(long)]
     facts: bool,
     #[command(flatten)]
-    judged: Judged,
-}
-
-/// How rules are tried on captures.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "With rules")]
-struct Judged {
-    /// Rules files or directories to try on the packets
-    #[arg(long, value_name = "PATH", num_args = 1..)]
-    rules: Vec<PathBuf>,
-    /// Users' addresses, as `uePools` in the config; without, every peer of an application is a user
-    #[arg(long, value_name = "CIDR", requires = "rules")]
-    ue_pool: Vec<IpNet>,
-    /// How events are written
-    #[arg(long, value_enum, default_value_t, requires = "rules")]
-    format: Format,
-    /// The site in the events' `source`
-    #[arg(long, default_value = "edge", requires = "rules")]
-    site: String,
-    /// The node in the events' `source`
-    #[arg(long, default_value = "replay", requires = "rules")]
-    node: String,
+    events: EventArgs,
     /// The device in the events' `source`
-    #[arg(long, default_value = "capture", requires = "rules")]
+    #[arg(long, default_value = "capture", requires = "rules", help_heading = "With rules")]
     device: String,
 }
 
@@ -88,7 +65,7 @@ struct Judged {
 pub fn run(args: ReplayArgs) -> anyhow::Result<ExitCode> {
     match args.facts {
         true => print_facts(&args.files),
-        false => judged::run(&args.judged, &args.files),
+        false => judged::run(&args),
     }
 }
 
@@ -146,16 +123,6 @@ fn facts(path: &Path, output: &mut impl Write) -> Result<(), Stopped> {
     progress.finish();
     unknown.report(path);
     end
-}
-
-fn print(found: &mut Vec<Found>, output: &mut impl Write) -> io::Result<()> {
-    for found in found.drain(..) {
-        for line in FactLine::of(&found) {
-            serde_json::to_writer(&mut *output, &line)?;
-            output.write_all(b"\n")?;
-        }
-    }
-    Ok(())
 }
 
 /// Frames of link types that cannot be read.

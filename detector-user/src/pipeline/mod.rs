@@ -29,7 +29,7 @@ use seen_at::SeenAt;
 use watch::FlowWatch;
 
 pub use history::{LoadedRules, RuleHistory};
-pub use outside::{LiveOutside, Outside, monotonic_now};
+pub use outside::{LiveOutside, Outside, boot_id, monotonic_now};
 
 /// What became of records; nothing is dropped without a count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use uuid::Uuid;
+
 /// What the pipeline must be told, because only the outside knows.
 pub trait Outside: Send {
     /// The wall-clock time of a moment on the packet path's clock.
@@ -72,6 +74,14 @@ pub fn monotonic_now() -> u64 {
         Ok(time) => time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64,
         Err(_) => 0,
     }
+}
+
+/// Differs from boot to boot, as CLOCK_MONOTONIC does: see [`SessionTable::new`](crate::session::SessionTable::new).
+pub fn boot_id() -> Uuid {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or_else(Uuid::new_v4)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The agent's path over packets of a capture: the same classifier, pipeline and events as live,
-//! with the capture's own clock. Nothing here looks at the machine's clock or draws a random
-//! number, so the same packets give the same events, ids included.
+//! The agent's path without the kernel: the same classifier, pipeline and events over packets of a
+//! capture file or of a device. Nothing here looks at the machine's clock or draws a random number:
+//! over a file the clock is the capture's, so the same packets give the same events, ids included.
 
 pub mod output;
 
@@ -18,7 +18,10 @@ use ipnet::IpNet;
 use uuid::{Uuid, uuid};
 
 use crate::{
-    capture::{file::Frame, link::Content},
+    capture::{
+        file::Frame,
+        link::{Content, LinkType},
+    },
     detection::Detection,
     pipeline::{LoadedRules, Outside, Pipeline, PipelineCounts, RuleHistory},
     rules::{
@@ -28,16 +31,19 @@ use crate::{
     source::software::SoftwareClassifier,
 };
 
-/// Seed of session ids. Live it is the boot's id; two replays must agree, so here it is fixed.
-const SEED: Uuid = uuid!("5e1d1f4a-0d0a-5c1b-8f5e-7a3c3a1f9b11");
-/// The one generation of rules of a replay.
+/// Seed of session ids over files. Live it is the boot's id; two replays must agree, so here it is
+/// fixed.
+pub const FILE_SEED: Uuid = uuid!("5e1d1f4a-0d0a-5c1b-8f5e-7a3c3a1f9b11");
+/// The one generation of rules.
 const GENERATION: u32 = 1;
 
-/// One packet of a capture.
+/// One packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// When it was captured, in ns since 1970.
+    /// When it passed, on the clock of the path's [`Outside`].
     pub time_ns: u64,
+    /// The device that it passed, 0 for a file.
+    pub ifindex: u32,
     /// What `bytes` begin with.
     pub layer: Layer,
     /// The packet, from its link-layer or IP header.
@@ -47,16 +53,19 @@ pub struct Packet<'a> {
 impl<'a> Packet<'a> {
     /// A frame of a capture file as a hook would see it; `None` if its link layer holds no IP.
     pub fn of(frame: &Frame<'a>) -> Option<Self> {
-        let (layer, bytes) = match frame.link.content(frame.bytes) {
-            Content::Ethernet(bytes) => (Layer::Ethernet, bytes),
-            Content::Ip(bytes) | Content::EtherType(ethertype::IPV4 | ethertype::IPV6, bytes) => {
-                (Layer::Ip, bytes)
-            }
-            Content::EtherType(_, _) | Content::Ppp(_) | Content::Llc(_) | Content::Other => {
-                return None;
-            }
-        };
-        Some(Self { time_ns: frame.time_ns, layer, bytes })
+        let (layer, bytes) = readable(frame.link, frame.bytes)?;
+        Some(Self { time_ns: to_monotonic(frame.time_ns), ifindex: 0, layer, bytes })
+    }
+}
+
+/// What of a frame a hook would see; `None` if its link layer holds no IP.
+pub fn readable(link: LinkType, frame: &[u8]) -> Option<(Layer, &[u8])> {
+    match link.content(frame) {
+        Content::Ethernet(bytes) => Some((Layer::Ethernet, bytes)),
+        Content::Ip(bytes) | Content::EtherType(ethertype::IPV4 | ethertype::IPV6, bytes) => {
+            Some((Layer::Ip, bytes))
+        }
+        Content::EtherType(_, _) | Content::Ppp(_) | Content::Llc(_) | Content::Other => None,
     }
 }
 
@@ -71,46 +80,53 @@ pub struct Counts {
     pub pipeline: PipelineCounts,
 }
 
-/// Rules at work on a capture.
-pub struct Replay {
+/// Rules at work on packets.
+pub struct SoftwarePath<O> {
     classifier: SoftwareClassifier,
-    pipeline: Pipeline<CaptureOutside>,
+    pipeline: Pipeline<O>,
     rules: RuleHistory,
     now_ns: u64,
-    /// For the detections' `read_at`, which only live metrics use.
-    begun: Instant,
 }
 
-impl Replay {
-    /// A replay that has seen nothing yet. `device` is the device's name in the events' `source`;
-    /// without `ue_pools`, every peer of an application is a UE.
+impl<O: Outside> SoftwarePath<O> {
+    /// A path that has seen nothing yet. Without `ue_pools`, every peer of an application is a UE. For
+    /// `seed` see [`SessionTable::new`](crate::session::SessionTable::new).
     ///
     /// # Errors
     /// When the rules exceed what the tables hold.
-    pub fn new(set: RuleSet, ue_pools: &[IpNet], device: &str) -> Result<Self, CompileError> {
+    pub fn new(
+        set: RuleSet,
+        ue_pools: &[IpNet],
+        seed: Uuid,
+        outside: O,
+    ) -> Result<Self, CompileError> {
         let classifier = SoftwareClassifier::new(compile(&set, ue_pools, GENERATION)?);
         let rules = RuleHistory::default();
         rules.push(LoadedRules::new(GENERATION, set));
-        let outside = CaptureOutside { device: device.into() };
-        let pipeline = Pipeline::new(rules.clone(), SEED, outside);
-        Ok(Self { classifier, pipeline, rules, now_ns: 0, begun: Instant::now() })
+        let pipeline = Pipeline::new(rules.clone(), seed, outside);
+        Ok(Self { classifier, pipeline, rules, now_ns: 0 })
     }
 
-    /// Judges the next packet. Sessions that ended before it come first.
-    pub fn packet(&mut self, packet: &Packet<'_>) -> Vec<Detection> {
-        // Captures merged from several cards step back now and then; a monotonic clock does not.
-        self.now_ns = self.now_ns.max(to_monotonic(packet.time_ns));
-        let mut found = self.pipeline.tick(self.now_ns, &mut self.classifier, self.begun);
-        let record = self.classifier.inspect(packet.bytes, packet.layer, 0, self.now_ns);
-        if let Some(record) = record {
-            found.extend(self.pipeline.record(&record, &self.classifier, self.begun));
+    /// Judges the next packet, read at `now`. Sessions that ended before it come first.
+    pub fn packet(&mut self, packet: &Packet<'_>, now: Instant) -> Vec<Detection> {
+        let mut found = self.tick(packet.time_ns, now);
+        let Packet { ifindex, layer, bytes, .. } = *packet;
+        if let Some(record) = self.classifier.inspect(bytes, layer, ifindex, self.now_ns) {
+            found.extend(self.pipeline.record(&record, &self.classifier, now));
         }
         found
     }
 
-    /// Ends every session, because the capture has ended.
-    pub fn finish(&mut self) -> Vec<Detection> {
-        self.pipeline.stop(&mut self.classifier, self.begun)
+    /// Ends what has ended by then, though no packet says so.
+    pub fn tick(&mut self, now_ns: u64, now: Instant) -> Vec<Detection> {
+        // Captures merged from several cards step back now and then; a monotonic clock does not.
+        self.now_ns = self.now_ns.max(now_ns);
+        self.pipeline.tick(self.now_ns, &mut self.classifier, now)
+    }
+
+    /// Ends every session, because the packets have ended.
+    pub fn finish(&mut self, now: Instant) -> Vec<Detection> {
+        self.pipeline.stop(&mut self.classifier, now)
     }
 
     /// What was counted so far.
@@ -131,12 +147,19 @@ impl Replay {
     }
 }
 
-/// The capture's clock and its one device.
-struct CaptureOutside {
+/// A file's clock, and the one device that it is said to be from.
+pub struct FileOutside {
     device: Arc<str>,
 }
 
-impl Outside for CaptureOutside {
+impl FileOutside {
+    /// `device` is its name in the events' `source`.
+    pub fn new(device: &str) -> Self {
+        Self { device: device.into() }
+    }
+}
+
+impl Outside for FileOutside {
     fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(monotonic_ns - 1)
     }

@@ -2,6 +2,7 @@
 //! receiver, and what goes wrong is said, counted, and survived.
 
 mod bed;
+mod capture;
 mod confined;
 mod delivery;
 mod pinned;

@@ -1,120 +1,112 @@
 //! `detector replay --rules`: the agent's path over capture files.
 
 use std::{
-    io::{self, BufWriter, ErrorKind, Write, stderr, stdout},
+    io::{Write, stderr},
     path::Path,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
-use ipnet::IpNet;
-
-use super::{Judged, Progress, UNREADABLE};
+use super::{
+    super::events::{EventError, EventOutput, Patience, UNDELIVERED},
+    Progress, ReplayArgs, UNREADABLE,
+};
 use crate::{
     capture::{CaptureError, CaptureFile},
-    cloudevent::{self, Identity, Overrides},
-    detection::Detection,
-    replay::{
-        Packet, Replay,
-        output::{Format, summary, write_event, write_head},
-    },
-    rules,
+    replay::{FILE_SEED, FileOutside, Packet, SoftwarePath, output::summary},
 };
 
 /// The rules were refused.
 const REFUSED: u8 = 1;
+/// How long a sink may take nothing before reading stops.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Judges the files one after the other, as one run of packets.
-pub(super) fn run(args: &Judged, files: &[std::path::PathBuf]) -> anyhow::Result<ExitCode> {
-    let set = match rules::file::load_untrusted(&args.rules) {
-        Ok(set) => set,
-        Err(problems) => {
-            writeln!(stderr(), "{problems}")?;
-            return Ok(ExitCode::from(REFUSED));
-        }
-    };
-    let pools: Vec<IpNet> = args.ue_pool.clone();
-    let replay = Replay::new(set, &pools, &args.device)?;
-    let mut events = Events {
-        identity: Identity { site: args.site.clone(), node: args.node.clone() },
-        format: args.format,
-        out: BufWriter::with_capacity(1 << 16, stdout().lock()),
-    };
-    match judge(replay, files, &mut events) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        result => result.context("standard output"),
+pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let Some(set) = args.events.load()? else { return Ok(ExitCode::from(REFUSED)) };
+    let outside = FileOutside::new(&args.device);
+    let path = SoftwarePath::new(set, &args.events.ue_pool, FILE_SEED, outside)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let patience = Patience::For(PATIENCE);
+    let output = EventOutput::open(&args.events, "replay", runtime.handle(), patience)?;
+    let mut judging = Judging { path, output, unread: 0, unreadable: false, now: Instant::now() };
+    match judging.files(&args.files) {
+        Err(error) if error.is_broken_pipe() => return Ok(ExitCode::SUCCESS),
+        Err(EventError::Stuck) => writeln!(stderr(), "{}", EventError::Stuck)?,
+        result => result?,
     }
+    judging.report()
 }
 
-fn judge(
-    mut replay: Replay,
-    files: &[std::path::PathBuf],
-    events: &mut Events<impl Write>,
-) -> io::Result<ExitCode> {
-    let mut code = ExitCode::SUCCESS;
-    write_head(&mut events.out, events.format)?;
-    let mut unread = 0;
-    for path in files {
-        if let Err(error) = file(path, &mut replay, events, &mut unread)? {
-            writeln!(stderr(), "{}: {error}", path.display())?;
-            code = ExitCode::from(UNREADABLE);
-        }
-    }
-    let ended = replay.finish();
-    events.write(&ended)?;
-    events.out.flush()?;
-    writeln!(stderr(), "{}", summary(&replay.counts()))?;
-    if unread != 0 {
-        writeln!(
-            stderr(),
-            "\n{unread} frames had a link layer without IP, or one that is not read"
-        )?;
-    }
-    Ok(code)
+/// Rules at work on files.
+struct Judging {
+    path: SoftwarePath<FileOutside>,
+    output: EventOutput,
+    /// Frames whose link layer holds no IP.
+    unread: u64,
+    /// A file was not read to its end.
+    unreadable: bool,
+    /// For the detections' `read_at`, which only live metrics use.
+    now: Instant,
 }
 
-/// Judges one file. The outer error is of the output.
-fn file(
-    path: &Path,
-    replay: &mut Replay,
-    events: &mut Events<impl Write>,
-    unread: &mut u64,
-) -> io::Result<Result<(), CaptureError>> {
-    let mut file = match CaptureFile::open(path) {
-        Ok(file) => file,
-        Err(error) => return Ok(Err(error)),
-    };
-    let progress = Progress::new(path, &file);
-    let end = loop {
-        match file.next_frame() {
-            Ok(Some(frame)) => {
-                match Packet::of(&frame) {
-                    Some(packet) => events.write(&replay.packet(&packet))?,
-                    None => *unread += 1,
-                }
-                progress.after(frame.number);
+impl Judging {
+    fn files(&mut self, files: &[std::path::PathBuf]) -> Result<(), EventError> {
+        for path in files {
+            if let Err(error) = self.file(path)? {
+                writeln!(stderr(), "{}: {error}", path.display())?;
+                self.unreadable = true;
             }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(error),
         }
-    };
-    progress.finish();
-    Ok(end)
-}
+        let ended = self.path.finish(self.now);
+        self.output.send(&ended)?;
+        self.output.flush()
+    }
 
-/// Detections become events here.
-struct Events<W> {
-    identity: Identity,
-    format: Format,
-    out: W,
-}
+    /// Judges one file. The outer error is of the events.
+    fn file(&mut self, path: &Path) -> Result<Result<(), CaptureError>, EventError> {
+        let mut file = match CaptureFile::open(path) {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(error)),
+        };
+        let progress = Progress::new(path, &file);
+        let end = loop {
+            match file.next_frame() {
+                Ok(Some(frame)) => {
+                    match Packet::of(&frame) {
+                        Some(packet) => {
+                            self.output.send(&self.path.packet(&packet, self.now))?;
+                        }
+                        None => self.unread += 1,
+                    }
+                    progress.after(frame.number);
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        progress.finish();
+        Ok(end)
+    }
 
-impl<W: Write> Events<W> {
-    fn write(&mut self, detections: &[Detection]) -> io::Result<()> {
-        for detection in detections {
-            let event = cloudevent::build(detection, &self.identity, &Overrides::default());
-            write_event(&mut self.out, self.format, &event, detection)?;
+    /// Says what became of packets and events.
+    fn report(self) -> anyhow::Result<ExitCode> {
+        writeln!(stderr(), "{}", summary(&self.path.counts()))?;
+        if self.unread != 0 {
+            let unread = self.unread;
+            writeln!(
+                stderr(),
+                "\n{unread} frames had a link layer without IP, or one that is not read"
+            )?;
         }
-        Ok(())
+        let (sent, undelivered) = self.output.finish()?;
+        if let Some(sent) = sent {
+            writeln!(stderr(), "\n{sent}")?;
+        }
+        Ok(match (self.unreadable, undelivered) {
+            (true, _) => ExitCode::from(UNREADABLE),
+            (false, 0) => ExitCode::SUCCESS,
+            (false, _) => ExitCode::from(UNDELIVERED),
+        })
     }
 }

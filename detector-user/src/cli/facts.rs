@@ -1,6 +1,9 @@
 //! Facts as lines of JSON.
 
-use std::net::IpAddr;
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
 
 use serde::{Serialize, Serializer};
 
@@ -10,9 +13,23 @@ use crate::{
     l7::{Fact, fact::HttpVersion, text::one_line},
 };
 
+/// Writes what was found, and forgets it.
+///
+/// # Errors
+/// What writing gives.
+pub(super) fn print(found: &mut Vec<Found>, output: &mut impl Write) -> io::Result<()> {
+    for found in found.drain(..) {
+        for line in FactLine::of(&found) {
+            serde_json::to_writer(&mut *output, &line)?;
+            output.write_all(b"\n")?;
+        }
+    }
+    Ok(())
+}
+
 /// One line.
 #[derive(Debug, Serialize)]
-pub(super) struct FactLine<'a> {
+struct FactLine<'a> {
     frame: u64,
     #[serde(serialize_with = "seconds")]
     time: u64,
@@ -42,7 +59,7 @@ fn seconds<S: Serializer>(ns: &u64, serializer: S) -> Result<S::Ok, S::Error> {
 
 impl<'a> FactLine<'a> {
     /// The lines of a fact: one for each name.
-    pub(super) fn of(found: &'a Found) -> Vec<Self> {
+    fn of(found: &'a Found) -> Vec<Self> {
         const PUBLISH: u8 = 3;
         // tshark does not look for MQTT elsewhere, and these lines are to be compared with it.
         const MQTT: u16 = 1883;
