@@ -11,7 +11,7 @@ use std::{
 const OBJECT: &str = "bpf/detector.bpf.o";
 
 /// The files that say what lies in the kernel's maps: see `pin::layout`.
-const LAYOUT: [&str; 11] = [
+const LAYOUT: [&str; 13] = [
     "../detector-common/src/counter.rs",
     "../detector-common/src/event.rs",
     "../detector-common/src/http.rs",
@@ -22,6 +22,8 @@ const LAYOUT: [&str; 11] = [
     "../detector-ebpf/src/memory.rs",
     "../detector-ebpf/src/ring.rs",
     "../detector-ebpf/src/tables.rs",
+    "src/source/clock_notes.rs",
+    "src/source/rule_notes.rs",
     "src/source/session_notes.rs",
 ];
 

@@ -4,25 +4,26 @@
 //! Nothing is swept: each session has one deadline, and when it comes the kernel is asked when the
 //! last packet passed. If that was long enough ago the session has ended, else the deadline moves.
 
+mod notes;
+
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BinaryHeap, HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
-use detector_common::{
-    packet::Address,
-    state::{FlowKey, SessionKey, SessionSnapshot},
-};
+use detector_common::state::{SessionKey, SessionSnapshot};
 use uuid::Uuid;
+
+use notes::Changes;
 
 use crate::{
     decode::Record,
     detection::{Flow, SessionEnd, SessionEndReason, Tunnel},
     rules::model::Application,
-    source::{session_map::Sessions, session_notes::SessionNote},
+    source::session_map::Sessions,
 };
 
 /// An open session.
@@ -49,33 +50,10 @@ pub struct OpenSession {
     quiet: bool,
     /// The one entry of [`SessionTable::deadlines`] that counts; its others are stale.
     deadline: u64,
-}
-
-impl OpenSession {
-    /// What the next agent is to know of it.
-    fn note(&self, key: &SessionKey) -> SessionNote {
-        let qfi = self.tunnel.and_then(|tunnel| tunnel.qfi);
-        SessionNote {
-            start_ns: self.start_ns,
-            detections: self.detections,
-            flow: FlowKey {
-                ue: key.ue,
-                application_address: address(self.flow.app_ip),
-                ue_port: self.flow.ue_port,
-                application_port: self.flow.app_port,
-                protocol: self.flow.protocol as u32,
-            },
-            ifindex: self.ifindex,
-            teid: self.tunnel.map_or(0, |tunnel| tunnel.teid),
-            direction: self.flow.direction as u8,
-            has_tunnel: u8::from(self.tunnel.is_some()),
-            has_qfi: u8::from(qfi.is_some()),
-            qfi: qfi.unwrap_or(0),
-            quiet: u8::from(self.quiet),
-            message_type: self.tunnel.map_or(0, |tunnel| tunnel.message_type),
-            vlan: self.vlan.unwrap_or(0),
-        }
-    }
+    /// Where the record stands that opened it, see [`SessionTable::reading`].
+    opened_at: u64,
+    /// Taken over from another agent, which had counted its detections up to there.
+    adopted_at: Option<u64>,
 }
 
 /// A session that has ended.
@@ -95,7 +73,9 @@ pub struct SessionTable {
     open: HashMap<SessionKey, OpenSession>,
     ended: EndedLately,
     /// What changed since it was asked for; only if somebody asks.
-    changed: Option<HashSet<SessionKey>>,
+    changed: Option<Changes>,
+    /// Where the record stands that is being read.
+    position: u64,
     deadlines: BinaryHeap<Reverse<(u64, u64, [u8; size_of::<SessionKey>()])>>,
 }
 
@@ -108,8 +88,22 @@ impl SessionTable {
             open: HashMap::new(),
             ended: EndedLately::default(),
             changed: None,
+            position: 0,
             deadlines: BinaryHeap::new(),
         }
+    }
+
+    /// The next record stands at this position of the ring.
+    pub fn reading(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// Whether this session, which another agent opened, was opened by the record that is being
+    /// read: for the second time, as that agent has not finished it.
+    pub fn opens_again(&mut self, key: &SessionKey, start_ns: u64) -> bool {
+        let position = self.position;
+        self.get_mut(key, start_ns)
+            .is_some_and(|open| open.adopted_at.is_some() && open.opened_at == position)
     }
 
     /// How many are open.
@@ -154,13 +148,15 @@ impl SessionTable {
             seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
             quiet: false,
             deadline,
+            opened_at: self.position,
+            adopted_at: None,
         };
         let before = self.open.insert(key, session);
-        self.note_change(&key);
+        self.note_change(&key, start_ns);
         self.schedule(&key, start_ns, deadline);
         let before = before?;
         let seen = before.seen;
-        Some(ended(before, &seen, SessionEndReason::Evicted))
+        Some(self.finish(&key, before, &seen, SessionEndReason::Evicted))
     }
 
     /// The id of a session, open or not.
@@ -179,62 +175,38 @@ impl SessionTable {
         if deadline < open_until {
             self.schedule(key, start_ns, deadline);
         }
-        self.note_change(key);
+        self.note_change(key, start_ns);
     }
 
     /// A rule matched a packet of the session.
     pub fn detected(&mut self, key: &SessionKey, start_ns: u64) {
-        if let Some(session) = self.get_mut(key, start_ns) {
+        let position = self.position;
+        let counts = |open: &&mut OpenSession| open.adopted_at.is_none_or(|it| position >= it);
+        if let Some(session) = self.get_mut(key, start_ns).filter(counts) {
             session.detections += 1;
-            self.note_change(key);
+            self.note_change(key, start_ns);
         }
     }
 
-    /// From here on, remembers what changes.
-    pub fn track_changes(&mut self) {
-        self.changed.get_or_insert_default();
-    }
-
-    /// The sessions that changed since the last time: as they are, or that they are no longer open.
-    pub fn take_changed(&mut self) -> Vec<(SessionKey, Option<SessionNote>)> {
-        let changed = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
-        changed.into_iter().map(|key| (key, self.open.get(&key).map(|it| it.note(&key)))).collect()
-    }
-
-    /// Takes over a session that another agent opened and told of. When it ends is found out at the
-    /// next look.
-    pub fn adopt(&mut self, key: &SessionKey, note: &SessionNote, application: Arc<Application>) {
-        let start_ns = note.start_ns;
-        if let Some(open) = self.get_mut(key, start_ns) {
-            // Opened again by a record that was read twice.
-            open.detections = open.detections.max(note.detections);
-            return;
-        }
-        let Some(flow) = note.flow() else { return };
-        if self.open.contains_key(key) || self.ended.since(key).is_some_and(|it| start_ns <= it) {
-            return;
-        }
-        let session = OpenSession {
-            id: self.id(flow.ue_ip, &application, start_ns),
-            application,
-            start_ns,
-            ifindex: note.ifindex,
-            flow,
-            tunnel: note.tunnel(),
-            vlan: (note.vlan != 0).then_some(note.vlan),
-            detections: note.detections,
-            seen: SessionSnapshot { start_ns, last_ns: start_ns, ..SessionSnapshot::default() },
-            quiet: note.quiet == 1,
-            deadline: start_ns,
-        };
-        self.open.insert(*key, session);
-        self.schedule(key, start_ns, start_ns);
-    }
-
-    fn note_change(&mut self, key: &SessionKey) {
+    fn note_change(&mut self, key: &SessionKey, start_ns: u64) {
         if let Some(changed) = self.changed.as_mut() {
-            changed.insert(*key);
+            changed.open(*key, start_ns);
         }
+    }
+
+    /// A session that is no longer in the table has ended.
+    fn finish(
+        &mut self,
+        key: &SessionKey,
+        session: OpenSession,
+        state: &SessionSnapshot,
+        reason: SessionEndReason,
+    ) -> EndedSession {
+        let ended = ended(session, state, reason);
+        if let Some(changed) = self.changed.as_mut() {
+            changed.ended(*key, &ended);
+        }
+        ended
     }
 
     /// Looks at the sessions whose deadline has come; gives those that have ended.
@@ -271,10 +243,9 @@ impl SessionTable {
         let end = |key: SessionKey| {
             let session = self.open.remove(&key)?;
             self.ended.note(key, session.start_ns);
-            self.note_change(&key);
             let state = current(&session, kernel.get(&key)).unwrap_or(session.seen);
             kernel.remove(&key);
-            Some(ended(session, &state, SessionEndReason::Stopped))
+            Some(self.finish(&key, session, &state, SessionEndReason::Stopped))
         };
         keys.into_iter().filter_map(end).collect()
     }
@@ -290,9 +261,8 @@ impl SessionTable {
         let Some(state) = current(session, kernel.get(key)) else {
             let session = self.open.remove(key)?;
             self.ended.note(*key, start_ns);
-            self.note_change(key);
             let seen = session.seen;
-            return Some(ended(session, &seen, SessionEndReason::Evicted));
+            return Some(self.finish(key, session, &seen, SessionEndReason::Evicted));
         };
         session.seen = state;
         session.quiet &= state.open_connections == 0;
@@ -309,9 +279,8 @@ impl SessionTable {
         }
         let session = self.open.remove(key)?;
         self.ended.note(*key, start_ns);
-        self.note_change(key);
         kernel.remove(key);
-        Some(ended(session, &state, reason))
+        Some(self.finish(key, session, &state, reason))
     }
 
     fn schedule(&mut self, key: &SessionKey, start_ns: u64, deadline: u64) {
@@ -367,13 +336,6 @@ fn ended(session: OpenSession, state: &SessionSnapshot, reason: SessionEndReason
         },
         last_ns,
         session,
-    }
-}
-
-fn address(ip: IpAddr) -> Address {
-    match ip {
-        IpAddr::V4(v4) => Address::v4(v4.octets()),
-        IpAddr::V6(v6) => Address::v6(v6.octets()),
     }
 }
 

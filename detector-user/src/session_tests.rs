@@ -11,7 +11,7 @@ use detector_common::{
 use zerocopy::FromZeros;
 
 use super::*;
-use crate::rules::model::SessionPolicy;
+use crate::{rules::model::SessionPolicy, source::session_notes::NoteKey};
 
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 100 * SECOND;
@@ -277,24 +277,65 @@ fn what_is_remembered_of_ended_sessions_is_bounded() {
 #[test]
 fn the_next_agent_takes_over_a_session_as_it_was_and_ends_it_in_time() {
     let (mut table, mut kernel, key) = one_session();
-    assert_eq!(table.take_changed(), [], "nobody asked");
+    assert_eq!(table.take_changed(9), [], "nobody asked");
     table.track_changes();
     table.detected(&key, START);
     table.quiet(&key, START, START + SECOND);
-    let [(noted, Some(note))] = table.take_changed()[..] else { panic!("one open session") };
-    assert_eq!((noted, note.detections, note.quiet), (key, 1, 1));
+    let [(noted, note)] = table.take_changed(9)[..] else { panic!("one open session") };
+    assert_eq!((noted, note.detections, note.quiet), (note_key(key), 1, 1));
     let id = table.get_mut(&key, START).expect("open").id.clone();
 
     let mut next = SessionTable::new(Uuid::from_u128(1));
     next.track_changes();
-    next.adopt(&key, &note, application("shop"));
+    next.adopt(&note_key(key), &note, application("shop"));
     let adopted = next.get_mut(&key, START).expect("open").clone();
-    assert_eq!((adopted.id, adopted.flow), (id, record(2, START).flow));
+    assert_eq!((&adopted.id, adopted.flow), (&id, record(2, START).flow));
     kernel.packet(key, START, 10, 0);
     assert_eq!(ended_at(&mut next, &mut kernel, 14), []);
     let ended = ended_at(&mut next, &mut kernel, 15);
     assert_eq!((ended[0].reason, ended[0].detections), (SessionEndReason::Closed, 1));
-    assert_eq!(next.take_changed(), [(key, None)]);
+    let [(noted, note)] = next.take_changed(10)[..] else { panic!("one session ended") };
+    assert_eq!((noted, note.ended()), (note_key(key), Some(SessionEndReason::Closed)));
+    // Its end may not have been told to the end: the next agent after that tells it again.
+    let mut after = SessionTable::new(Uuid::from_u128(1));
+    let again = after.adopt(&noted, &note, application("shop")).expect("its end");
+    assert_eq!((again.end, again.session.id.clone()), (ended[0], id));
+    assert!(after.is_empty());
+}
+
+fn note_key(session: SessionKey) -> NoteKey {
+    NoteKey { session, start_ns: START }
+}
+
+/// As after a SIGKILL: records that were read and not finished are read again.
+#[test]
+fn a_session_s_begin_is_told_again_and_its_detections_are_not_counted_again() {
+    let (mut table, mut kernel) = (SessionTable::new(Uuid::from_u128(1)), Kernel::default());
+    table.track_changes();
+    let record = record(2, START);
+    kernel.packet(record.session, START, 0, 1);
+    table.reading(100);
+    table.open(&record, START, application("shop"));
+    for position in [200, 300] {
+        table.reading(position);
+        table.detected(&record.session, START);
+    }
+    let [(noted, note)] = table.take_changed(400)[..] else { panic!("one open session") };
+
+    let mut next = SessionTable::new(Uuid::from_u128(1));
+    next.track_changes();
+    assert!(next.adopt(&noted, &note, application("shop")).is_none());
+    let mut again = Vec::new();
+    for position in [100, 200, 300, 400] {
+        next.reading(position);
+        if next.opens_again(&record.session, START) {
+            again.push(position);
+        }
+        next.detected(&record.session, START);
+    }
+    assert_eq!(again, [100]);
+    let [(_, note)] = next.take_changed(500)[..] else { panic!("one open session") };
+    assert_eq!((note.detections, note.as_of), (3, 500));
 }
 
 #[test]
@@ -302,14 +343,14 @@ fn a_session_that_the_kernel_dropped_while_no_agent_lived_has_ended() {
     let (mut table, mut kernel, key) = one_session();
     table.track_changes();
     table.detected(&key, START);
-    let [(_, Some(note))] = table.take_changed()[..] else { panic!("one open session") };
+    let [(_, note)] = table.take_changed(9)[..] else { panic!("one open session") };
     kernel.remove(&key);
     let mut next = SessionTable::new(Uuid::from_u128(1));
-    next.adopt(&key, &note, application("shop"));
+    next.adopt(&note_key(key), &note, application("shop"));
     let ended = ended_at(&mut next, &mut kernel, 1);
     assert_eq!(ended.iter().map(|end| end.reason).collect::<Vec<_>>(), [SessionEndReason::Evicted]);
     // It is not taken over again.
-    next.adopt(&key, &note, application("shop"));
+    next.adopt(&note_key(key), &note, application("shop"));
     assert!(next.is_empty());
 }
 

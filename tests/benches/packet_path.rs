@@ -27,6 +27,7 @@ use detector_user::{
     source::{
         kernel::{Kernel, KernelLimits},
         ring,
+        ring_buffer::RingRecord,
     },
 };
 
@@ -153,7 +154,7 @@ fn quiet() -> KernelLimits {
 struct Forget;
 
 impl ring::RecordTaker for Forget {
-    fn take(&mut self, _record: &[u8]) {}
+    fn take(&mut self, _record: &RingRecord<'_>) {}
 }
 
 /// Whether the command line asks for this line: words on it choose lines that hold one of them.

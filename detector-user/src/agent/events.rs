@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     deliver::{Delivery, Observer, Outcome, Outgoing, RuleHandle, Settled},
     detection::Detection,
+    source::receipt::Receipt,
 };
 
 /// What `detector run` prints on standard output.
@@ -55,8 +56,9 @@ impl EventMaker {
         }
     }
 
-    /// Sends the detection's event; waits while the queue is full. Not for use inside the runtime.
-    pub(super) fn send(&mut self, detection: &Detection) {
+    /// Sends the detection's event; waits while the queue is full. The event holds the receipt until
+    /// it is settled. Not for use inside the runtime.
+    pub(super) fn send(&mut self, detection: &Detection, receipt: &Receipt) {
         let event = cloudevent::build(detection, &self.identity, &self.overrides);
         if self.output == Output::Json {
             print_line(&json!({
@@ -76,7 +78,7 @@ impl EventMaker {
         }
         let outgoing = Outgoing::new(event, self.rules[name].clone(), detection);
         // An event that is not waited for any longer is counted as dropped.
-        let send = self.give_up.run_until_cancelled(self.delivery.send(outgoing));
+        let send = self.give_up.run_until_cancelled(self.delivery.send_held(outgoing, receipt));
         self.runtime.block_on(send);
     }
 }

@@ -3,6 +3,7 @@
 
 mod confine;
 mod events;
+mod handover;
 mod ledger;
 mod observe;
 mod pins;
@@ -223,7 +224,9 @@ impl Agent {
             );
         }
         admin_stop.cancel();
-        read.context("the reader thread")?
+        // What is still in memory only is read again by the next agent.
+        read.context("the reader thread")??.release();
+        Ok(())
     }
 }
 

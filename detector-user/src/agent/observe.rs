@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     ledger::{self, Ledgers},
-    reader::SharedCounts,
+    reader::{ReaderCounts, SharedCounts},
     reload::SharedMaps,
 };
 use crate::{
@@ -50,7 +50,7 @@ pub(super) fn unwatched(devices: &[DeviceStatus]) -> Option<String> {
     (!all.is_empty()).then(|| all.join("; "))
 }
 
-fn current(counts: &SharedCounts) -> PipelineCounts {
+fn current(counts: &SharedCounts) -> ReaderCounts {
     counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -64,7 +64,9 @@ pub(super) fn register(
     metrics.collect(move || {
         let mut families = packet_families(&counters);
         families.extend(rule_families(&rules));
-        families.extend(pipeline_families(&current(&counts)));
+        let counts = current(&counts);
+        families.extend(pipeline_families(&counts.pipeline));
+        families.push(released_early(&counts));
         families
     });
 }
@@ -156,6 +158,16 @@ fn pipeline_families(counts: &PipelineCounts) -> Vec<Family> {
     ]
 }
 
+fn released_early(counts: &ReaderCounts) -> Family {
+    let sample = Sample { labels: Vec::new(), value: counts.released_early };
+    family(
+        "ring_released_early",
+        "Records given back to the kernel before their events were delivered or on disk; a kill may \
+         cost these",
+        vec![sample],
+    )
+}
+
 /// What `/status` shows.
 pub(super) fn status(
     counters: PacketCounters,
@@ -168,7 +180,7 @@ pub(super) fn status(
         let values = counters.read().unwrap_or([0; Counter::ALL.len()]);
         let packets: BTreeMap<&str, u64> =
             Counter::ALL.into_iter().map(|c| (c.name(), values[c as usize])).collect();
-        let counts = current(&counts);
+        let counts = current(&counts).pipeline;
         json!({
             "devices": devices.get(),
             "packets": packets,

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Map, MapData};
 use tracing::{info, warn};
 
 use crate::{
     attach::Attacher,
     pin::{self, PinDirectory, PinError},
-    source::kernel::KernelLimits,
+    source::{kernel::KernelLimits, ring_buffer::Ring},
 };
 
 /// Opens the pins for maps of this agent's layout.
@@ -54,8 +54,7 @@ fn remove_layout(maps: &Path) -> Result<(), PinError> {
 
 /// How many records are left in a ring buffer; what they say is not looked at.
 fn unread_records(maps: &Path) -> Option<usize> {
-    let ring = Map::RingBuf(MapData::from_pin(maps.join("EVENTS")).ok()?);
-    let mut ring = RingBuf::<MapData>::try_from(ring).ok()?;
+    let mut ring = Ring::open(Map::RingBuf(MapData::from_pin(maps.join("EVENTS")).ok()?)).ok()?;
     let mut count = 0;
     while ring.next().is_some() {
         count += 1;

@@ -4,14 +4,15 @@
 use std::net::TcpListener;
 
 use anyhow::Context as _;
-use aya::maps::{MapData, RingBuf};
 
 use super::{pins, reload::Reloader, say, sinks};
 use crate::{
     attach::Attacher,
     config::Config,
     source::{
-        kernel::{Kernel, KernelLimits, KernelLog, PacketCounters},
+        clock_notes::ClockNotes,
+        kernel::{Kernel, KernelLimits, KernelLog, Notes, PacketCounters},
+        ring_buffer::Ring,
         session_map::SessionMap,
         session_notes::SessionNotes,
     },
@@ -30,8 +31,9 @@ pub(super) struct Prepared {
 pub(super) struct Tables {
     pub(super) sessions: SessionMap,
     pub(super) counters: PacketCounters,
-    pub(super) ring: RingBuf<MapData>,
-    pub(super) notes: Option<SessionNotes>,
+    pub(super) ring: Ring,
+    /// For the next agent, where pins are kept.
+    pub(super) notes: Option<(SessionNotes, ClockNotes)>,
     pub(super) log: Option<KernelLog>,
 }
 
@@ -54,7 +56,11 @@ impl Prepared {
         };
         let Kernel { ebpf, rules, sessions, counters, ring, notes, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
-        let reloader = Reloader::start(config.rules.clone(), pools, rules)?;
+        let (rule_notes, notes) = match notes {
+            Some(Notes { sessions, clock, rules }) => (Some(rules), Some((sessions, clock))),
+            None => (None, None),
+        };
+        let reloader = Reloader::start(config.rules.clone(), pools, rules, rule_notes)?;
         let mut attacher = Attacher::new(ebpf, config.devices.clone())?;
         if let Some(pins) = pins {
             attacher = attacher.with_pins(pins);

@@ -9,46 +9,83 @@ use std::{
 };
 
 use anyhow::anyhow;
-use aya::maps::{MapData, RingBuf};
+use detector_common::state::{FlowKey, FlowSnapshot, SessionKey, SessionSnapshot};
 
-use super::events::EventMaker;
+use super::{events::EventMaker, handover::Handover};
 use crate::{
-    pipeline::{LiveOutside, Pipeline, PipelineCounts, RuleHistory, boot_id, monotonic_now},
+    detection::Detection,
+    pipeline::{
+        LiveOutside, Pipeline, PipelineCounts, RuleHistory, WallClock, boot_id, monotonic_now,
+    },
     source::{
+        clock_notes::ClockNotes,
+        receipt::Receipt,
         ring::{RecordTaker, RingStop, read_until_stopped, stop_pair},
-        session_map::{SessionMap, Sessions as _},
+        ring_buffer::{Ring, RingRecord},
+        session_map::{SessionMap, Sessions},
         session_notes::SessionNotes,
     },
 };
 
 /// What became of records, as of at most 100 ms ago.
-pub(super) type SharedCounts = Arc<Mutex<PipelineCounts>>;
+pub(super) type SharedCounts = Arc<Mutex<ReaderCounts>>;
+
+/// What the reader counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReaderCounts {
+    pub(super) pipeline: PipelineCounts,
+    /// Records whose events were not settled when the ring needed their room.
+    pub(super) released_early: u64,
+}
 
 /// The running reader thread.
 pub(super) struct Reader {
     stop: RingStop,
-    thread: JoinHandle<anyhow::Result<()>>,
+    thread: JoinHandle<anyhow::Result<Unsettled>>,
     counts: SharedCounts,
+}
+
+/// What was read and is not settled when the reader has ended.
+pub(super) struct Unsettled {
+    ring: Ring,
+    handover: Option<Handover>,
+}
+
+impl Unsettled {
+    /// To be called when nothing that was read is in memory any longer: what is settled by now need
+    /// not be read again.
+    pub(super) fn release(mut self) {
+        let read_to = self.ring.position();
+        if let Some(handover) = self.handover.as_mut() {
+            self.ring.release(handover.settled(read_to));
+            handover.forget_ended();
+        }
+    }
 }
 
 impl Reader {
     pub(super) fn start(
-        ring: RingBuf<MapData>,
+        ring: Ring,
         sessions: SessionMap,
-        notes: Option<SessionNotes>,
+        notes: Option<(SessionNotes, ClockNotes)>,
         rules: RuleHistory,
         events: EventMaker,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = stop_pair()?;
         let counts = SharedCounts::default();
-        let mut pipeline = Pipeline::new(rules, boot_id(), LiveOutside::default());
-        if notes.is_some() {
+        let pins = notes.is_some();
+        let (notes, clock) = match notes {
+            Some((sessions, clock)) => (Some(sessions), WallClock::noted(clock)),
+            None => (None, WallClock::default()),
+        };
+        let mut pipeline = Pipeline::new(rules, boot_id(), LiveOutside::new(clock));
+        if pins {
             pipeline.track_sessions();
         }
         let worker = Worker {
             pipeline,
-            sessions,
-            notes,
+            sessions: EndedLast { map: sessions, ended: Vec::new() },
+            handover: notes.map(|notes| Handover::new(notes, &ring)),
             events,
             counts: counts.clone(),
             published: Instant::now(),
@@ -69,7 +106,7 @@ impl Reader {
     }
 
     /// Reads what is left, ends all sessions, and waits for the thread.
-    pub(super) fn stop(self) -> anyhow::Result<()> {
+    pub(super) fn stop(self) -> anyhow::Result<Unsettled> {
         self.stop.stop();
         self.thread.join().map_err(|_| anyhow!("the reader thread panicked"))?
     }
@@ -77,70 +114,132 @@ impl Reader {
 
 struct Worker {
     pipeline: Pipeline<LiveOutside>,
-    sessions: SessionMap,
-    /// For the next agent, where pins are kept.
-    notes: Option<SessionNotes>,
+    sessions: EndedLast,
+    /// Where pins are kept.
+    handover: Option<Handover>,
     events: EventMaker,
     counts: SharedCounts,
     published: Instant,
 }
 
 impl Worker {
-    fn run(mut self, mut ring: RingBuf<MapData>, stopped: &OwnedFd) -> anyhow::Result<()> {
+    fn run(mut self, mut ring: Ring, stopped: &OwnedFd) -> anyhow::Result<Unsettled> {
         self.adopt();
         let read = read_until_stopped(&mut ring, stopped, &mut self);
         // Where pins are kept, sessions go on, and the next agent with them.
-        if self.notes.is_none() {
-            for detection in self.pipeline.stop(&mut self.sessions, Instant::now()) {
-                self.events.send(&detection);
-            }
+        if self.handover.is_none() {
+            let found = self.pipeline.stop(&mut self.sessions, Instant::now());
+            self.send(&found, &Receipt::none());
         }
         self.publish();
-        Ok(read?)
+        read?;
+        Ok(Unsettled { ring, handover: self.handover })
     }
 
-    /// Takes over the sessions that the agent before has told of: notes are written after the record
-    /// that opened a session was read, so none of these is still to be told.
+    /// Takes over what the agent before has told of.
     fn adopt(&mut self) {
-        let Some(notes) = self.notes.as_mut() else { return };
-        for key in self.pipeline.adopt(&notes.all()) {
-            self.sessions.remove(&key);
-            notes.remove(&key);
+        let Some(handover) = self.handover.as_mut() else { return };
+        let (pipeline, sessions) = (&mut self.pipeline, &mut self.sessions.map);
+        let (adopted, receipt) = handover.adopt(pipeline, sessions, Instant::now());
+        self.send(&adopted.detections, &receipt);
+    }
+
+    fn issue(&self) -> Receipt {
+        self.handover.as_ref().map_or_else(Receipt::none, Handover::issue)
+    }
+
+    fn send(&mut self, found: &[Detection], receipt: &Receipt) {
+        for detection in found {
+            self.events.send(detection, receipt);
         }
     }
 
-    fn write_notes(&mut self) {
-        let Some(notes) = self.notes.as_mut() else { return };
-        for (key, note) in self.pipeline.changed_sessions() {
-            match note {
-                Some(note) => notes.put(&key, &note),
-                None => notes.remove(&key),
-            }
+    /// Notes first, so that a session that has left the kernel's table is in them.
+    fn write_notes(&mut self, receipt: Receipt) {
+        if let Some(handover) = self.handover.as_mut() {
+            handover.write(&mut self.pipeline, receipt);
         }
+        self.sessions.remove_ended();
     }
 
     fn publish(&mut self) {
         self.published = Instant::now();
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.pipeline.counts();
+        let counts = ReaderCounts {
+            pipeline: self.pipeline.counts(),
+            released_early: self.handover.as_ref().map_or(0, Handover::given_up),
+        };
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 }
 
 impl RecordTaker for Worker {
-    fn take(&mut self, record: &[u8]) {
-        for detection in self.pipeline.record(record, &self.sessions, Instant::now()) {
-            self.events.send(&detection);
+    fn take(&mut self, record: &RingRecord<'_>) {
+        self.pipeline.reading(record.begin);
+        let found = self.pipeline.record(record, &self.sessions, Instant::now());
+        let receipt = self.issue();
+        self.send(&found, &receipt);
+        if let Some(handover) = self.handover.as_mut() {
+            handover.read(record.end, receipt);
         }
     }
 
-    fn looked(&mut self) {
+    fn settled(&mut self, read_to: u64) -> u64 {
+        // What a record changed must be noted before it is given up.
+        self.write_notes(Receipt::none());
+        match self.handover.as_mut() {
+            Some(handover) => handover.settled(read_to),
+            None => read_to,
+        }
+    }
+
+    fn looked(&mut self, all: bool) {
         const PUBLISH: Duration = Duration::from_millis(100);
         let now = Instant::now();
-        for detection in self.pipeline.tick(monotonic_now(), &mut self.sessions, now) {
-            self.events.send(&detection);
-        }
-        self.write_notes();
+        let receipt = self.issue();
+        // A session must not end before all that was recorded of it is read.
+        let time_ns = if all { monotonic_now() } else { self.pipeline.read_until_ns() };
+        let found = self.pipeline.tick(time_ns, &mut self.sessions, now);
+        self.write_notes(receipt.clone());
+        self.send(&found, &receipt);
+        drop(receipt);
         if now.duration_since(self.published) >= PUBLISH {
+            if let Some(handover) = self.handover.as_mut() {
+                handover.forget_ended();
+            }
             self.publish();
         }
+    }
+}
+
+/// The kernel's session table, out of which sessions are taken only when [`EndedLast::remove_ended`]
+/// says so.
+struct EndedLast {
+    map: SessionMap,
+    ended: Vec<SessionKey>,
+}
+
+impl EndedLast {
+    fn remove_ended(&mut self) {
+        for key in self.ended.drain(..) {
+            self.map.remove(&key);
+        }
+    }
+}
+
+impl Sessions for EndedLast {
+    fn get(&self, key: &SessionKey) -> Option<SessionSnapshot> {
+        self.map.get(key)
+    }
+
+    fn remove(&mut self, key: &SessionKey) {
+        self.ended.push(*key);
+    }
+
+    fn keys(&mut self) -> Vec<SessionKey> {
+        self.map.keys()
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
+        self.map.flow(key)
     }
 }

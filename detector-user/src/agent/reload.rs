@@ -20,8 +20,15 @@ use tracing::{info, warn};
 
 use crate::{
     pipeline::{LoadedRules, RuleHistory},
-    rules::{compile::compile, file, model::RuleSet},
-    source::rule_maps::{InheritedRules, RuleMaps},
+    rules::{
+        compile::{compile, stable_id},
+        file,
+        model::RuleSet,
+    },
+    source::{
+        rule_maps::{InheritedRules, RuleMaps},
+        rule_notes::RuleNotes,
+    },
 };
 
 /// The rules and where they came from.
@@ -29,6 +36,8 @@ pub(super) struct Reloader {
     paths: Vec<PathBuf>,
     ue_pools: Vec<IpNet>,
     maps: SharedMaps,
+    /// For the next agent, where pins are kept.
+    notes: Option<RuleNotes>,
     history: RuleHistory,
     generation: u32,
     seen: Vec<(PathBuf, Option<SystemTime>, u64)>,
@@ -101,12 +110,14 @@ impl Reloader {
         paths: Vec<PathBuf>,
         ue_pools: Vec<IpNet>,
         maps: RuleMaps,
+        notes: Option<RuleNotes>,
     ) -> anyhow::Result<Self> {
         let mut reloader = Self {
             seen: fingerprint(&paths),
             paths,
             ue_pools,
             maps: SharedMaps(Arc::new(Mutex::new(maps))),
+            notes,
             history: RuleHistory::default(),
             generation: 0,
         };
@@ -160,13 +171,17 @@ impl Reloader {
         }
     }
 
-    /// Loads the first set; before it, for records that wait in the ring, what another agent left
-    /// in pinned tables.
+    /// Loads the first set; before it, for records that wait in the ring, what other agents left.
     fn start_first(&mut self) -> anyhow::Result<()> {
         let set = file::load(&self.paths)?;
+        for (generation, ids) in self.notes.iter().flat_map(RuleNotes::generations) {
+            self.generation = generation;
+            self.history.push(LoadedRules::inherited(generation, &ids, set.clone()));
+        }
         let mut maps = self.maps.lock();
         for inherited in maps.inherited().context("the pinned rule tables")? {
             let InheritedRules { generation, rules: ids, .. } = &inherited;
+            self.generation = self.generation.max(*generation);
             let rules = LoadedRules::inherited(*generation, ids, set.clone());
             let name = |(number, id): (usize, &u32)| match rules.rule(number as u16) {
                 Some(rule) => rule.name.clone(),
@@ -174,8 +189,6 @@ impl Reloader {
             };
             let names = ids.iter().enumerate().map(name).collect();
             maps.adopt(&inherited, names).context("the pinned counters")?;
-            self.generation = *generation;
-            self.history.push(rules);
         }
         drop(maps);
         self.activate(set)
@@ -191,6 +204,10 @@ impl Reloader {
         let image = compile(&set, &self.ue_pools, generation)?;
         let rules = set.rules.clone();
         let applications = set.applications.len();
+        if let Some(notes) = self.notes.as_mut() {
+            let ids: Vec<u32> = rules.iter().map(|rule| stable_id(&rule.name)).collect();
+            notes.keep(generation, &ids);
+        }
         // First the pipeline, which must know a generation before the first record of it.
         self.history.push(LoadedRules::new(generation, set));
         if let Err(error) = self.maps.lock().swap(&image, &rules) {

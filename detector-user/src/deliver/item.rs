@@ -17,6 +17,7 @@ use super::{
     outcome::{LogLimit, log_loss},
     retry::Tried,
 };
+use crate::source::receipt::Receipt;
 
 /// Log lines about events that were not delivered: so many in so much time, per sink.
 const LOSS_LINES: u32 = 5;
@@ -121,9 +122,11 @@ pub(super) struct Item {
     /// Its room in memory, once it has some.
     room: Option<OwnedSemaphorePermit>,
     outcome: Option<(Outcome, bool)>,
+    /// While the event is in memory only: the record it came of must stay in the ring.
+    receipt: Option<Receipt>,
     /// In the order of arrival at this sink.
     pub(super) order: u64,
-    /// Its number in the spool.
+    /// Its number in the spool, see [`Self::keep`].
     pub(super) kept: Option<u64>,
     /// It had to give way while it was being sent: no further attempt.
     pub(super) doomed: bool,
@@ -133,9 +136,22 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub(super) fn arrived(shared: Arc<Shared>, outgoing: Arc<Outgoing>) -> Self {
+    pub(super) fn arrived(shared: Arc<Shared>, outgoing: Arc<Outgoing>, receipt: Receipt) -> Self {
         outgoing.rule.row(shared.index).lock().enter();
-        Self::new(shared, outgoing, Instant::now())
+        let mut item = Self::new(shared, outgoing, Instant::now());
+        item.receipt = Some(receipt);
+        item
+    }
+
+    /// It is in the spool, under this number: a kill costs nothing any more.
+    pub(super) fn keep(&mut self, number: u64) {
+        self.kept = Some(number);
+        self.receipt = None;
+    }
+
+    /// Whether it should go to the spool now, if there is one.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.receipt.as_ref().is_some_and(Receipt::is_urgent)
     }
 
     pub(super) fn from_spool(
@@ -158,6 +174,7 @@ impl Item {
             outgoing,
             room: None,
             outcome: None,
+            receipt: None,
             order: 0,
             kept: None,
             doomed: false,

@@ -40,7 +40,7 @@ use super::{
     window::Window,
 };
 
-/// An event that has waited in memory for so long goes to disk: what a kill can cost.
+/// An event that has waited in memory for so long goes to disk: what a kill can cost without pins.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
 /// Marks of done events are written, and books checked, this often.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);

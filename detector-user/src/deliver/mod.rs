@@ -47,6 +47,7 @@ use crate::{
     detection::{Detection, Moment},
     metrics::Metrics,
     rules::model::SessionEvent,
+    source::receipt::Receipt,
     spool::{Class, Recovered},
 };
 use queue::Queue;
@@ -245,6 +246,11 @@ impl Delivery {
     /// Queues an event at every sink that wants it; waits while a queue is full. If the caller stops
     /// waiting, the event counts as `dropped` at the sinks that had no room for it.
     pub async fn send(&self, outgoing: Outgoing) {
+        self.send_held(outgoing, &Receipt::none()).await;
+    }
+
+    /// As [`Self::send`]; each sink holds the receipt until the event is in its spool, or has ended.
+    pub async fn send_held(&self, outgoing: Outgoing, receipt: &Receipt) {
         self.rules.metrics.observe_read(&outgoing);
         debug_assert_eq!(self.queues.len(), outgoing.rule.sinks(), "a handle of this delivery");
         let outgoing = Arc::new(outgoing);
@@ -253,7 +259,7 @@ impl Delivery {
             .queues
             .iter()
             .filter(|queue| outgoing.rule.wanted(queue.index()))
-            .map(|queue| (queue, queue.item(outgoing.clone())))
+            .map(|queue| (queue, queue.item(outgoing.clone(), receipt.clone())))
             .collect();
         for (queue, item) in items {
             queue.push(item).await;

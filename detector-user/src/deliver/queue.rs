@@ -17,7 +17,7 @@ use super::{
     item::{Item, Shared},
     lane::{self, Parts},
 };
-use crate::spool::Recovered;
+use crate::{source::receipt::Receipt, spool::Recovered};
 
 pub(super) struct Queue {
     shared: Arc<Shared>,
@@ -66,9 +66,9 @@ impl Queue {
     }
 
     /// From here on the event ends in an outcome, whatever happens.
-    pub(super) fn item(&self, outgoing: Arc<Outgoing>) -> Sending {
+    pub(super) fn item(&self, outgoing: Arc<Outgoing>, receipt: Receipt) -> Sending {
         self.sending.fetch_add(1, Ordering::AcqRel);
-        let item = Item::arrived(self.shared.clone(), outgoing);
+        let item = Item::arrived(self.shared.clone(), outgoing, receipt);
         Sending { sending: self.sending.clone(), item: Some(item) }
     }
 

@@ -11,6 +11,7 @@ use crate::{
         compile::stable_id,
         model::{Application, Rule, RuleSet},
     },
+    source::rule_notes::KEPT_GENERATIONS,
 };
 
 /// A set of rules as records refer to it.
@@ -61,7 +62,8 @@ impl LoadedRules {
 pub struct RuleHistory(Arc<Mutex<VecDeque<Arc<LoadedRules>>>>);
 
 impl RuleHistory {
-    const KEPT: usize = 4;
+    /// With the newest, those that the agents before may have left records of.
+    const KEPT: usize = KEPT_GENERATIONS + 1;
 
     /// Adds the newest. To be called before the packet path learns of them.
     pub fn push(&self, rules: LoadedRules) {

@@ -5,6 +5,7 @@ mod history;
 mod inspect;
 mod outside;
 mod seen_at;
+mod wall_clock;
 mod watch;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
@@ -22,7 +23,10 @@ use crate::{
         model::{Application, Rule, RuleSet, SessionEvent},
     },
     session::{EndedSession, OpenSession, SessionTable},
-    source::{session_map::Sessions, session_notes::SessionNote},
+    source::{
+        session_map::Sessions,
+        session_notes::{NoteKey, SessionNote},
+    },
 };
 
 use seen_at::SeenAt;
@@ -30,6 +34,7 @@ use watch::FlowWatch;
 
 pub use history::{LoadedRules, RuleHistory};
 pub use outside::{LiveOutside, Outside, boot_id, monotonic_now};
+pub use wall_clock::WallClock;
 
 /// What became of records; nothing is dropped without a count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +57,17 @@ pub struct PipelineCounts {
     pub deep: DeepCounts,
 }
 
+/// What became of the sessions that another agent told of.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// Of applications that the rules of today do not have.
+    pub unknown: Vec<NoteKey>,
+    /// Those that have ended.
+    pub ended: Vec<NoteKey>,
+    /// Their ends.
+    pub detections: Vec<Detection>,
+}
+
 /// Records in, detections out.
 pub struct Pipeline<O> {
     rules: RuleHistory,
@@ -62,6 +78,7 @@ pub struct Pipeline<O> {
     judge: Judge,
     counts: PipelineCounts,
     judged_by: u32,
+    read_until_ns: u64,
 }
 
 impl<O: Outside> Pipeline<O> {
@@ -75,6 +92,7 @@ impl<O: Outside> Pipeline<O> {
             judge: Judge::default(),
             counts: PipelineCounts::default(),
             judged_by: 0,
+            read_until_ns: 0,
         }
     }
 
@@ -103,6 +121,7 @@ impl<O: Outside> Pipeline<O> {
                 return Vec::new();
             }
         };
+        self.read_until_ns = self.read_until_ns.max(record.time_ns);
         let Some(rules) = self.rules.generation(record.generation) else {
             self.counts.unknown_generation += 1;
             return Vec::new();
@@ -141,24 +160,41 @@ impl<O: Outside> Pipeline<O> {
         self.sessions.track_changes();
     }
 
-    /// The sessions that changed since the last time: what the next agent is to know of them.
-    pub fn changed_sessions(&mut self) -> Vec<(SessionKey, Option<SessionNote>)> {
-        self.sessions.take_changed()
+    /// The sessions that changed since the last time, when the ring had been read up to `read_to`:
+    /// what the next agent is to know of them.
+    pub fn changed_sessions(&mut self, read_to: u64) -> Vec<(NoteKey, SessionNote)> {
+        self.sessions.take_changed(read_to)
     }
 
-    /// Takes over sessions that another agent opened and told of; gives those whose application the
-    /// rules of today do not have.
-    pub fn adopt(&mut self, notes: &[(SessionKey, SessionNote)]) -> Vec<SessionKey> {
+    /// When the latest record was made that was read, on the packet path's clock.
+    pub fn read_until_ns(&self) -> u64 {
+        self.read_until_ns
+    }
+
+    /// Takes over sessions that another agent told of; the ends of those that have ended are told
+    /// again.
+    pub fn adopt(&mut self, notes: &[(NoteKey, SessionNote)], now: Instant) -> Adopted {
         let rules = self.rules.newest();
-        let mut unknown = Vec::new();
+        let (mut adopted, mut all) = (Adopted::default(), Vec::new());
         for (key, note) in notes {
-            let application = rules.as_ref().and_then(|it| it.applications.get(&key.application));
-            match application {
-                Some(application) => self.sessions.adopt(key, note, application.clone()),
-                None => unknown.push(*key),
+            let applications = rules.as_ref().map(|rules| &rules.applications);
+            match applications.and_then(|it| it.get(&key.session.application)) {
+                Some(application) => {
+                    if let Some(ended) = self.sessions.adopt(key, note, application.clone()) {
+                        adopted.ended.push(*key);
+                        all.push(ended);
+                    }
+                }
+                None => adopted.unknown.push(*key),
             }
         }
-        unknown
+        adopted.detections = self.end_sessions(all, now);
+        adopted
+    }
+
+    /// The next record stands at this position of the ring, from which it may be read twice.
+    pub fn reading(&mut self, position: u64) {
+        self.sessions.reading(position);
     }
 
     /// Ends every session, because the agent stops.
@@ -183,6 +219,8 @@ impl<O: Outside> Pipeline<O> {
         if self.sessions.get_mut(&record.session, start_ns).is_none() {
             let before = self.sessions.open(record, start_ns, application.clone());
             found.extend(before.into_iter().flat_map(|ended| self.end_session(&ended, read_at)));
+            found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
+        } else if self.sessions.opens_again(&record.session, start_ns) {
             found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
         }
         if record.session_quiet {

@@ -1,7 +1,6 @@
 //! What the pipeline is told by the outside: the time of day and the names of devices.
 
 use std::{
-    cell::Cell,
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -9,10 +8,12 @@ use std::{
 
 use uuid::Uuid;
 
+use super::wall_clock::WallClock;
+
 /// What the pipeline must be told, because only the outside knows.
 pub trait Outside: Send {
     /// The wall-clock time of a moment on the packet path's clock.
-    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime;
+    fn wall_clock(&mut self, monotonic_ns: u64) -> SystemTime;
     /// The name of a device.
     fn device(&mut self, ifindex: u32) -> Arc<str>;
 }
@@ -21,16 +22,19 @@ pub trait Outside: Send {
 #[derive(Default)]
 pub struct LiveOutside {
     names: HashMap<u32, (Arc<str>, Option<Instant>)>,
-    /// When the packet path's clock stood at 0, in wall-clock time.
-    boot: Cell<Option<SystemTime>>,
+    clock: WallClock,
+}
+
+impl LiveOutside {
+    /// With a clock that other agents may have known before.
+    pub fn new(clock: WallClock) -> Self {
+        Self { names: HashMap::new(), clock }
+    }
 }
 
 impl Outside for LiveOutside {
-    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
-        let boot = SystemTime::now() - Duration::from_nanos(monotonic_now());
-        let boot = kept_or_new(self.boot.get(), boot);
-        self.boot.set(Some(boot));
-        boot + Duration::from_nanos(monotonic_ns)
+    fn wall_clock(&mut self, monotonic_ns: u64) -> SystemTime {
+        self.clock.at(monotonic_ns)
     }
 
     fn device(&mut self, ifindex: u32) -> Arc<str> {
@@ -55,19 +59,6 @@ impl Outside for LiveOutside {
     }
 }
 
-/// Two readings of the two clocks are never quite the same: as long as they agree within this, the
-/// older holds, so that one moment has one time of day, and the events made of one packet too.
-const CLOCKS_AGREE: Duration = Duration::from_millis(1);
-
-/// The kept reading, unless the wall clock was set or has drifted since.
-fn kept_or_new(kept: Option<SystemTime>, new: SystemTime) -> SystemTime {
-    let agrees = |kept: &SystemTime| {
-        let apart = new.duration_since(*kept).unwrap_or_else(|earlier| earlier.duration());
-        apart <= CLOCKS_AGREE
-    };
-    kept.filter(agrees).unwrap_or(new)
-}
-
 /// Now, in ns of CLOCK_MONOTONIC: the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_now() -> u64 {
     match nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
@@ -82,28 +73,4 @@ pub fn boot_id() -> Uuid {
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or_else(Uuid::new_v4)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_moment_has_one_time_of_day() {
-        let outside = LiveOutside::default();
-        let moment = monotonic_now();
-        let first = outside.wall_clock(moment);
-        for _ in 0..1000 {
-            assert_eq!(outside.wall_clock(moment), first);
-        }
-    }
-
-    #[test]
-    fn a_wall_clock_that_was_set_is_followed() {
-        let kept = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let (near, ahead) = (kept + Duration::from_micros(999), kept + Duration::from_millis(2));
-        assert_eq!(kept_or_new(Some(kept), near), kept);
-        assert_eq!(kept_or_new(Some(kept), ahead), ahead);
-        assert_eq!(kept_or_new(Some(ahead), kept), kept);
-    }
 }

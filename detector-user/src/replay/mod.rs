@@ -160,7 +160,7 @@ impl FileOutside {
 }
 
 impl Outside for FileOutside {
-    fn wall_clock(&self, monotonic_ns: u64) -> SystemTime {
+    fn wall_clock(&mut self, monotonic_ns: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_nanos(monotonic_ns - 1)
     }
 

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Map, MapData, MapError, PerCpuArray},
 };
 use detector_common::counter::{COUNTERS, Counter};
 
 use super::{
+    clock_notes::ClockNotes,
     object::{self, NotBuilt},
+    ring_buffer::Ring,
     rule_maps::RuleMaps,
+    rule_notes::RuleNotes,
     session_map::SessionMap,
     session_notes::SessionNotes,
 };
@@ -94,11 +97,31 @@ pub struct Kernel {
     /// The packet counters.
     pub counters: PacketCounters,
     /// The ring buffer.
-    pub ring: RingBuf<MapData>,
-    /// What the next agent is to know of open sessions, where pins are kept.
-    pub notes: Option<SessionNotes>,
+    pub ring: Ring,
+    /// What the next agent is to know, where pins are kept.
+    pub notes: Option<Notes>,
     /// Log lines of programs that were built with the feature `log`; the shipped ones write none.
     pub log: Option<KernelLog>,
+}
+
+/// What agents tell the next one, in pinned maps that no program uses.
+pub struct Notes {
+    /// Of sessions.
+    pub sessions: SessionNotes,
+    /// Of the time of day.
+    pub clock: ClockNotes,
+    /// Of what records mean.
+    pub rules: RuleNotes,
+}
+
+impl Notes {
+    fn open(pins: &PinDirectory, sessions: u32) -> Result<Self, LoadError> {
+        Ok(Self {
+            sessions: SessionNotes::open(pins, sessions)?,
+            clock: ClockNotes::open(pins)?,
+            rules: RuleNotes::open(pins)?,
+        })
+    }
 }
 
 /// Brings the kernel programs' log lines into this process's log, when it is flushed.
@@ -147,13 +170,13 @@ impl Kernel {
             }
         }
         let mut ebpf = loader.load(object).map_err(refused)?;
-        let notes = pins.map(|pins| SessionNotes::open(pins, limits.sessions)).transpose()?;
+        let notes = pins.map(|pins| Notes::open(pins, limits.sessions)).transpose()?;
         Ok(Self {
             notes,
             rules: RuleMaps::take(&mut ebpf)?,
             sessions: SessionMap::take(&mut ebpf)?,
             counters: PacketCounters::take(&mut ebpf)?,
-            ring: take(&mut ebpf, "EVENTS")?,
+            ring: take_ring(&mut ebpf, "EVENTS")?,
             // An error says that there is no log map: the usual case.
             log: KernelLog::init(&mut ebpf).ok(),
             ebpf,
@@ -177,6 +200,11 @@ where
 {
     let map = ebpf.take_map(name).ok_or(LoadError::MissingMap(name))?;
     M::try_from(map).map_err(|source| LoadError::Map { name, source })
+}
+
+fn take_ring(ebpf: &mut Ebpf, name: &'static str) -> Result<Ring, LoadError> {
+    let map = ebpf.take_map(name).ok_or(LoadError::MissingMap(name))?;
+    Ring::open(map).map_err(|source| LoadError::Map { name, source })
 }
 
 /// `bpf_ktime_get_coarse_ns` came with Linux 5.11.

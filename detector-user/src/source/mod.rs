@@ -1,9 +1,14 @@
 //! Where event records come from: the kernel programs, or the same classifier in software.
 
+mod agent_map;
+pub mod clock_notes;
 pub mod kernel;
 pub mod object;
+pub mod receipt;
 pub mod ring;
+pub mod ring_buffer;
 pub mod rule_maps;
+pub mod rule_notes;
 pub mod session_map;
 pub mod session_notes;
 pub mod software;

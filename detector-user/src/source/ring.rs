@@ -6,13 +6,18 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{MapData, RingBuf};
 use detector_common::event::WAKE_HOLDOFF_NS;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, ppoll},
-    sys::{eventfd::EventFd, time::TimeSpec},
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        eventfd::EventFd,
+        time::TimeSpec,
+    },
 };
+
+use super::ring_buffer::{Ring, RingRecord};
 
 /// Stops the reader.
 pub struct RingStop(EventFd);
@@ -39,11 +44,29 @@ pub fn stop_pair() -> std::io::Result<(RingStop, OwnedFd)> {
 pub trait RecordTaker {
     /// Takes one record. May block: the ring is the buffer, and what no longer fits it is counted
     /// by the kernel.
-    fn take(&mut self, record: &[u8]);
+    fn take(&mut self, record: &RingRecord<'_>);
 
-    /// Everything that was there has been taken; called at least every 50 ms.
-    fn looked(&mut self) {}
+    /// Up to where the ring may be released, when it was read up to `read_to`.
+    fn settled(&mut self, read_to: u64) -> u64 {
+        read_to
+    }
+
+    /// Everything that was there has been taken (`all`), or a good part of it; called at least every
+    /// 50 ms.
+    fn looked(&mut self, all: bool) {
+        let _ = all;
+    }
 }
+
+/// Records taken between two looks at anything else.
+const BATCH: usize = 1_024;
+/// Records taken between two releases.
+const RELEASE: usize = 64;
+/// How long to wait for the next record, when there was none.
+const IDLE: Duration = Duration::from_millis(50);
+/// The same while some are not settled: what they keep from the kernel must not be missing long.
+const SETTLING: Duration = Duration::from_millis(5);
+const HOLDOFF: Duration = Duration::from_nanos(WAKE_HOLDOFF_NS);
 
 /// Hands every record to `taker` until stopped, then drains what is there.
 ///
@@ -54,41 +77,78 @@ pub trait RecordTaker {
 /// # Errors
 /// When waiting fails.
 pub fn read_until_stopped(
-    ring: &mut RingBuf<MapData>,
+    ring: &mut Ring,
     stop: &OwnedFd,
     taker: &mut impl RecordTaker,
 ) -> std::io::Result<()> {
-    const IDLE: Duration = Duration::from_millis(50);
-    const HOLDOFF: Duration = Duration::from_nanos(WAKE_HOLDOFF_NS);
+    let bell = Bell::new(ring)?;
     let mut wait = IDLE;
     loop {
-        let stopped = wait_for(ring, stop, wait)?;
-        let found = drain(ring, taker);
-        taker.looked();
+        let mut stopped = bell.wait(stop, wait)?;
+        let taken = drain(ring, taker);
+        taker.looked(taken < BATCH);
+        let settled = release(ring, taker);
+        wait = match taken {
+            BATCH => Duration::ZERO,
+            1.. => HOLDOFF,
+            0 if !settled => SETTLING,
+            0 => IDLE,
+        };
+        stopped &= taken < BATCH;
         if stopped {
             return Ok(());
         }
-        wait = if found { HOLDOFF } else { IDLE };
     }
 }
 
-/// Waits for records, at most `timeout`; whether to stop.
-fn wait_for(ring: &RingBuf<MapData>, stop: &OwnedFd, timeout: Duration) -> std::io::Result<bool> {
-    let mut fds = [
-        PollFd::new(stop.as_fd(), PollFlags::POLLIN),
-        PollFd::new(ring.as_fd(), PollFlags::POLLIN),
-    ];
-    match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
-        Ok(_) | Err(Errno::EINTR) => Ok(fds[0].any().unwrap_or(false)),
-        Err(error) => Err(error.into()),
+/// Says that records may have come. Level-triggered polls would say so all the time, as the kernel
+/// calls the ring readable while anything in it is not released: so each wake-up counts once.
+struct Bell(Epoll);
+
+impl Bell {
+    fn new(ring: &Ring) -> std::io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(ring, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        Ok(Self(epoll))
+    }
+
+    /// Waits for records, at most `timeout`; whether to stop. By ppoll(2), whose time-outs can be
+    /// shorter than a millisecond on every kernel.
+    fn wait(&self, stop: &OwnedFd, timeout: Duration) -> std::io::Result<bool> {
+        let mut fds = [
+            PollFd::new(stop.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.0.0.as_fd(), PollFlags::POLLIN),
+        ];
+        let stopped = match ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None) {
+            Ok(_) | Err(Errno::EINTR) => fds[0].any().unwrap_or(false),
+            Err(error) => return Err(error.into()),
+        };
+        let rung = self.0.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO);
+        match rung {
+            Ok(_) | Err(Errno::EINTR) => Ok(stopped),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-fn drain(ring: &mut RingBuf<MapData>, taker: &mut impl RecordTaker) -> bool {
-    let mut found = false;
-    while let Some(record) = ring.next() {
+/// How many records were there, or a batch.
+fn drain(ring: &mut Ring, taker: &mut impl RecordTaker) -> usize {
+    let mut taken = 0;
+    while taken < BATCH
+        && let Some(record) = ring.next_held()
+    {
         taker.take(&record);
-        found = true;
+        taken += 1;
+        if taken.is_multiple_of(RELEASE) {
+            release(ring, taker);
+        }
     }
-    found
+    taken
+}
+
+/// Whether everything that was read is settled.
+fn release(ring: &Ring, taker: &mut impl RecordTaker) -> bool {
+    let settled = taker.settled(ring.position());
+    ring.release(settled);
+    settled >= ring.position()
 }

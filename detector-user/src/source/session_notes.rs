@@ -1,31 +1,48 @@
-//! What the next agent must know of open sessions that the kernel's table does not say: a map that
-//! only agents use, pinned beside the others. An agent that is killed leaves it behind.
+//! What the next agent must know of sessions that the kernel's table does not say, in a map of the
+//! agents' own.
 
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, MapData};
 use detector_common::state::{FlowKey, SessionKey};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::kernel::LoadError;
+use super::{agent_map, kernel::LoadError};
 use crate::{
     decode,
-    detection::{Flow, Tunnel},
+    detection::{Flow, SessionEndReason, Tunnel},
     pin::PinDirectory,
 };
 
 const NAME: &str = "SESSION_NOTES";
-const KEY: usize = size_of::<SessionKey>();
+const KEY: usize = size_of::<NoteKey>();
 const NOTE: usize = size_of::<SessionNote>();
-/// `BPF_F_NO_PREALLOC`: memory for the sessions there are, not for those there could be.
-const NO_PREALLOC: u32 = 1;
 
-/// An open session, as the packet that opened it told.
+/// Which session: of one user and application there may be an open one, and others before it whose
+/// end is still to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NoteKey {
+    /// As in the kernel's table.
+    pub session: SessionKey,
+    /// When it began, in ns of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+}
+
+/// A session, as the packet that opened it told, and how it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SessionNote {
-    /// When it began, in ns of CLOCK_MONOTONIC.
-    pub start_ns: u64,
-    /// Detections so far.
+    /// Detections in the records before `as_of`.
     pub detections: u64,
+    /// A position in the ring: up to where it had been read when this was written.
+    pub as_of: u64,
+    /// A position in the ring: of the record that opened it.
+    pub opened_at: u64,
+    /// Once it has ended: when its last packet passed, in ns of CLOCK_MONOTONIC.
+    pub last_ns: u64,
+    /// Once it has ended: packets, both directions.
+    pub packets: u64,
+    /// Once it has ended: bytes, both directions.
+    pub bytes: u64,
     /// Who talks to whom.
     pub flow: FlowKey,
     /// The device that saw it.
@@ -46,12 +63,19 @@ pub struct SessionNote {
     pub message_type: u8,
     /// The VLAN it came in; 0 for none.
     pub vlan: u16,
+    /// Why it ended, see [`Self::ended`]; 0 while it is open.
+    pub ended: u64,
 }
 
 impl SessionNote {
     /// The flow, unless the bytes are no note's.
     pub fn flow(&self) -> Option<Flow> {
         decode::flow(&self.flow, self.direction).ok()
+    }
+
+    /// Why it ended, if it has.
+    pub fn ended(&self) -> Option<SessionEndReason> {
+        REASONS.into_iter().find(|reason| number(*reason) == self.ended)
     }
 
     /// The tunnel, if it came in one.
@@ -65,9 +89,26 @@ impl SessionNote {
     }
 }
 
+const REASONS: [SessionEndReason; 4] = [
+    SessionEndReason::Idle,
+    SessionEndReason::Closed,
+    SessionEndReason::Evicted,
+    SessionEndReason::Stopped,
+];
+
+/// How a reason is written in [`SessionNote::ended`].
+pub fn number(reason: SessionEndReason) -> u64 {
+    match reason {
+        SessionEndReason::Idle => 1,
+        SessionEndReason::Closed => 2,
+        SessionEndReason::Evicted => 3,
+        SessionEndReason::Stopped => 4,
+    }
+}
+
 type Map = HashMap<MapData, [u8; KEY], [u8; NOTE]>;
 
-/// The notes of all open sessions.
+/// The notes of all sessions that are open, or whose end may not be known to every sink yet.
 pub struct SessionNotes {
     map: Map,
 }
@@ -75,20 +116,11 @@ pub struct SessionNotes {
 impl SessionNotes {
     /// Those that are pinned, or none yet. There is room for as many as the kernel has sessions.
     pub(super) fn open(pins: &PinDirectory, sessions: u32) -> Result<Self, LoadError> {
-        let failed = |source| LoadError::Map { name: NAME, source };
-        let path = pins.map(NAME);
-        if !path.exists() {
-            let map: Map = HashMap::create(sessions, NO_PREALLOC).map_err(failed)?;
-            let pinned = map.pin(&path);
-            pinned.map_err(|error| failed(MapError::PinError { name: None, error }))?;
-        }
-        let map = MapData::from_pin(&path).map_err(failed)?;
-        let map = aya::maps::Map::HashMap(map).try_into().map_err(failed)?;
-        Ok(Self { map })
+        Ok(Self { map: agent_map::open(pins, NAME, sessions)? })
     }
 
     /// Remembers a session.
-    pub fn put(&mut self, key: &SessionKey, note: &SessionNote) {
+    pub fn put(&mut self, key: &NoteKey, note: &SessionNote) {
         let key: [u8; KEY] = zerocopy::transmute!(*key);
         let note: [u8; NOTE] = zerocopy::transmute!(*note);
         if let Err(error) = self.map.insert(key, note, 0) {
@@ -97,20 +129,17 @@ impl SessionNotes {
     }
 
     /// Forgets a session.
-    pub fn remove(&mut self, key: &SessionKey) {
+    pub fn remove(&mut self, key: &NoteKey) {
         // One that was never noted is as good.
         let key: [u8; KEY] = zerocopy::transmute!(*key);
         let _ = self.map.remove(&key);
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<(SessionKey, SessionNote)> {
+    pub fn all(&self) -> Vec<(NoteKey, SessionNote)> {
         let notes = self.map.iter().filter_map(Result::ok);
         let read = |(key, note): ([u8; KEY], [u8; NOTE])| {
-            Some((
-                SessionKey::read_from_bytes(&key).ok()?,
-                SessionNote::read_from_bytes(&note).ok()?,
-            ))
+            Some((NoteKey::read_from_bytes(&key).ok()?, SessionNote::read_from_bytes(&note).ok()?))
         };
         notes.filter_map(read).collect()
     }

@@ -5,6 +5,7 @@ mod bed;
 mod capture;
 mod confined;
 mod delivery;
+mod killed;
 mod pinned;
 mod pressure;
 mod read;

@@ -129,8 +129,9 @@ fn no_packet_is_missed_while_agents_are_killed_and_stopped_and_started() {
             user.post("/api/buttons/buy", "{}").expect("answer");
             pressed += 1;
         }
-        // What is in memory only dies with a SIGKILL: here it has been delivered.
-        receiver.wait_for(pressed, LIMIT).expect("delivered");
+        eventually("delivered, some of it twice after a SIGKILL", || {
+            distinct(&receiver.recorded()) == pressed
+        });
         if round % 2 == 0 {
             agent.signal(Signal::SIGKILL).expect("signal");
             agent.wait(LIMIT).expect("killed");
@@ -139,12 +140,10 @@ fn no_packet_is_missed_while_agents_are_killed_and_stopped_and_started() {
         }
         assert!(program(&bed).is_some(), "stays attached");
     }
-    let requests = receiver.recorded();
-    assert_eq!(requests.len(), pressed, "each once");
-    let mut distinct = ids(&requests);
-    distinct.sort_unstable();
-    distinct.dedup();
-    assert_eq!(distinct.len(), pressed);
+}
+
+fn distinct(requests: &[testbed::receiver::Recorded]) -> usize {
+    ids(requests).into_iter().collect::<std::collections::BTreeSet<_>>().len()
 }
 
 #[test]
@@ -163,7 +162,7 @@ fn detach_waits_for_the_agent_s_end_and_then_leaves_nothing() {
 
     let (code, said) = detach(&bed, &pins);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("2 attachments and 14 tables removed"), "{said}");
+    assert!(said.contains("2 attachments and 16 tables removed"), "{said}");
     assert!(!pins.exists());
     // The kernel lets go of a link's program a moment after its last reference.
     eventually("detached", || program(&bed).is_none());

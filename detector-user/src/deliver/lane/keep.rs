@@ -32,7 +32,8 @@ impl Lane {
             return batch.into_iter().for_each(|item| self.window.push(item));
         };
         let waiting = spool.waiting() > 0;
-        if !waiting && fits && !self.breaker.is_open() && !self.ending {
+        let urgent = batch.iter().any(Item::is_urgent);
+        if !waiting && fits && !urgent && !self.breaker.is_open() && !self.ending {
             return batch.into_iter().for_each(|item| self.window.push(item));
         }
         let rest = match self.keep_window().await {
@@ -52,7 +53,7 @@ impl Lane {
         for (mut item, placed) in batch.into_iter().zip(&appended.placed) {
             match placed {
                 Placed::Stored(number) => {
-                    item.kept = Some(*number);
+                    item.keep(*number);
                     if given {
                         self.window.push(item);
                     }
@@ -77,7 +78,7 @@ impl Lane {
         let (mut all, mut full) = (true, HashSet::new());
         for (item, placed) in unkept.iter_mut().zip(&appended.placed) {
             match placed {
-                Placed::Stored(number) => item.kept = Some(*number),
+                Placed::Stored(number) => item.keep(*number),
                 // It stays in memory, where it has room.
                 Placed::Full => drop(full.insert(item.order)),
                 Placed::Failed => all = false,
@@ -153,7 +154,8 @@ impl Lane {
     pub(super) async fn keep_house(&mut self) {
         if let Some(spool) = self.parts.spool.clone() {
             let now = Instant::now();
-            let old = |item: &&mut Item| now.duration_since(item.since) >= KEEP_AFTER;
+            let old =
+                |item: &&mut Item| item.is_urgent() || now.duration_since(item.since) >= KEEP_AFTER;
             if self.window.unkept().first().is_some_and(old) {
                 self.keep_window().await;
             }

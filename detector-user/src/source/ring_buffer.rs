@@ -1,0 +1,201 @@
+//! The kernel's ring buffer, read ahead of what it gives up: a record's place is the kernel's again
+//! only once [`Ring::release`] says so, so that what a killed agent had read and not finished is read
+//! again by the next one. (aya's reader releases each record as soon as it was looked at.)
+//!
+//! Three mappings of a page or more (`kernel/bpf/ringbuf.c`): the reader's position, which we write;
+//! the writers' position; the records, twice in a row, so that none is cut at the end. Positions only
+//! grow; a pinned ring keeps them from agent to agent.
+
+use std::{
+    num::NonZeroUsize,
+    ops::Deref,
+    os::fd::{AsFd, BorrowedFd},
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+};
+
+use aya::maps::{Map, MapData, MapError};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+/// `BPF_RINGBUF_HDR_SZ`: before each record its length and the kernel's own bookkeeping.
+const HEADER: usize = 8;
+/// `BPF_RINGBUF_BUSY_BIT`: still being written.
+const BUSY: u32 = 1 << 31;
+/// `BPF_RINGBUF_DISCARD_BIT`: written and taken back.
+const DISCARDED: u32 = 1 << 30;
+
+/// A ring buffer and how far it was read.
+pub struct Ring {
+    map: MapData,
+    consumer: Mapping,
+    producer: Mapping,
+    page: usize,
+    size: usize,
+    read: usize,
+}
+
+/// One record, and where it stands.
+#[derive(Debug)]
+pub struct RingRecord<'a> {
+    /// Where it begins: grows from record to record, also from agent to agent.
+    pub begin: u64,
+    /// Where the next one begins.
+    pub end: u64,
+    bytes: &'a [u8],
+}
+
+impl Deref for RingRecord<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Ring {
+    /// Reads from where the reader before has released.
+    ///
+    /// # Errors
+    /// When it is no ring buffer, or the kernel refuses to map it.
+    pub fn open(map: Map) -> Result<Self, MapError> {
+        let map = match map {
+            Map::RingBuf(map) => map,
+            other => {
+                return Err(aya::maps::RingBuf::<MapData>::try_from(other).err().unwrap_or(
+                    // Not a ring buffer, so aya has refused it.
+                    MapError::InvalidMapType { map_type: 0 },
+                ));
+            }
+        };
+        let size = map.info()?.max_entries() as usize;
+        let page = page_size();
+        let fd = map.fd().as_fd();
+        let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let consumer = Mapping::new(fd, page, both, 0)?;
+        let producer = Mapping::new(fd, page + 2 * size, ProtFlags::PROT_READ, page)?;
+        let read = consumer.position().load(Ordering::Acquire);
+        Ok(Self { map, consumer, producer, page, size, read })
+    }
+
+    /// The next record, if there is one. Those before it are released.
+    #[expect(clippy::should_implement_trait, reason = "the record borrows the ring")]
+    pub fn next(&mut self) -> Option<RingRecord<'_>> {
+        self.release(self.position());
+        self.next_held()
+    }
+
+    /// The next record, if there is one. It stays until it is released.
+    pub fn next_held(&mut self) -> Option<RingRecord<'_>> {
+        loop {
+            if self.read == self.producer.position().load(Ordering::Acquire) {
+                return None;
+            }
+            let (begin, at) = (self.read, self.page + self.read % self.size);
+            // The kernel commits a record by a full exchange of this word.
+            let word = self.producer.word(at)?.load(Ordering::Acquire);
+            if word & BUSY != 0 {
+                return None;
+            }
+            let length = (word & !DISCARDED) as usize;
+            self.read += (HEADER + length).next_multiple_of(8);
+            if word & DISCARDED == 0 {
+                let (begin, end) = (begin as u64, self.read as u64);
+                let bytes = self.producer.bytes(at + HEADER, length)?;
+                return Some(RingRecord { begin, end, bytes });
+            }
+        }
+    }
+
+    /// Up to where it was read.
+    pub fn position(&self) -> u64 {
+        self.read as u64
+    }
+
+    /// Bytes it holds.
+    pub fn size(&self) -> u64 {
+        self.size as u64
+    }
+
+    /// Bytes that wait to be read.
+    pub fn unread(&self) -> u64 {
+        let produced = self.producer.position().load(Ordering::Acquire);
+        produced.wrapping_sub(self.read) as u64
+    }
+
+    /// Gives everything before this position back to the kernel; never more than was read.
+    pub fn release(&self, position: u64) {
+        let position = usize::try_from(position).unwrap_or(0).min(self.read);
+        let consumer = self.consumer.position();
+        if position > consumer.load(Ordering::Relaxed) {
+            consumer.store(position, Ordering::Release);
+        }
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.fd().as_fd()
+    }
+}
+
+/// Memory shared with the kernel.
+struct Mapping {
+    at: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: the memory belongs to no thread; what is written in it is an atomic word.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new(
+        fd: BorrowedFd<'_>,
+        length: usize,
+        protection: ProtFlags,
+        offset: usize,
+    ) -> Result<Self, MapError> {
+        let refused = |error: nix::Error| MapError::IoError(error.into());
+        let whole = NonZeroUsize::new(length).ok_or_else(|| refused(nix::Error::EINVAL))?;
+        let offset = libc::off_t::try_from(offset).map_err(|_| refused(nix::Error::EINVAL))?;
+        // SAFETY: a new mapping, of whose memory nobody else knows.
+        let at = unsafe { mmap(None, whole, protection, MapFlags::MAP_SHARED, fd, offset) };
+        Ok(Self { at: at.map_err(refused)?.cast(), length })
+    }
+
+    /// The word at the begin of a page of positions.
+    fn position(&self) -> &AtomicUsize {
+        // SAFETY: a page begins aligned, is longer than a word, and lives as long as `self`; the
+        // kernel accesses the word atomically too.
+        unsafe { self.at.cast::<AtomicUsize>().as_ref() }
+    }
+
+    /// The word at an offset; `None` outside.
+    fn word(&self, offset: usize) -> Option<&AtomicU32> {
+        let inside = offset.checked_add(size_of::<AtomicU32>())? <= self.length;
+        // SAFETY: inside the mapping and aligned, as records begin at multiples of 8.
+        (inside && offset.is_multiple_of(8))
+            .then(|| unsafe { self.at.add(offset).cast::<AtomicU32>().as_ref() })
+    }
+
+    /// Bytes of a record; `None` outside.
+    fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
+        let inside = offset.checked_add(length)? <= self.length;
+        // SAFETY: inside the mapping. The kernel does not write to a committed record until its
+        // place is released, for which `Ring` is borrowed anew.
+        inside.then(|| unsafe {
+            std::slice::from_raw_parts(self.at.add(offset).as_ptr().cast_const(), length)
+        })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`; no reference outlives `self`.
+        let _ = unsafe { munmap(self.at.cast(), self.length) };
+    }
+}
+
+fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    size.ok().flatten().and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
+}

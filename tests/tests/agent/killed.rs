@@ -1,0 +1,165 @@
+//! SIGKILL at any moment, while users press and sessions come and go: whatever was detected is
+//! delivered, and what is delivered twice is the same event.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use testbed::{
+    bpffs::BpfFs,
+    need_root,
+    receiver::{Recorded, Reply},
+};
+
+use crate::bed::{
+    Bed, LIMIT, SINK, UE, UE6, config_with, eventually, metric, rule_text, rules_with, status,
+};
+
+const KILLS: u64 = 6;
+/// Presses on one connection; then the session ends.
+const PRESSES: usize = 40;
+
+fn bed(pins: &Path) -> Bed {
+    let bed = Bed::new();
+    let rest = format!(
+        "sink: {{url: 'http://{SINK}/'}}
+  pin: {{path: {}}}
+  delivery: {{concurrency: 8, spool: {{directory: spool}}}}",
+        pins.display()
+    );
+    bed.write("config.yaml", &config_with("{name: n6}", &rest));
+    let press = "match: {http: {method: POST, pathPrefix: /press/}}";
+    let rules = rules_with(press, "{idle: 5s, linger: 50ms}");
+    let rules = rules.replace(
+        "emit: {type: com.example.buy-click}",
+        "emit: {type: com.example.buy-click, data: {path: '{http.path}'}}",
+    );
+    let session_rules = [("came", "started"), ("left", "ended")]
+        .map(|(name, what)| rule_text(name, &format!("match: {{session: {what}}}")));
+    bed.write("rules.yaml", &(rules + &session_rules.concat()));
+    bed
+}
+
+/// A user who opens connections and presses, until told to stop; the paths in their order.
+fn press(bed: &Bed, ue: &str, stop: &AtomicBool) -> Vec<String> {
+    let mut pressed = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut user = bed.user(ue);
+        for _ in 0..PRESSES {
+            let path = format!("/press/{ue}/{}", pressed.len());
+            user.post(&path, "{}").expect("answer");
+            pressed.push(path);
+            std::thread::sleep(Duration::from_millis(4));
+        }
+        drop(user);
+        // A person: long enough for the session to end now and then.
+        std::thread::sleep(Duration::from_millis(80));
+    }
+    pressed
+}
+
+#[test]
+fn what_was_detected_is_delivered_though_the_agent_is_killed_at_any_moment() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let bed = bed(&bpffs.path("detector"));
+    let receiver = bed.receiver();
+    receiver.answer(Reply::Status(202, Duration::from_millis(1)));
+    let mut random = fastrand::Rng::with_seed(seed());
+    let stop = AtomicBool::new(false);
+    let mut agent = bed.start();
+    let pressed = std::thread::scope(|scope| {
+        let users = [UE, UE6].map(|ue| scope.spawn(|| press(&bed, ue, &stop)));
+        for _ in 0..KILLS {
+            // The moment is the test.
+            std::thread::sleep(Duration::from_millis(random.u64(20..900)));
+            println!(
+                "early {} records {} inflight {} spooled {}",
+                metric(&agent, "detector_ring_released_early_total", &[]),
+                metric(&agent, "detector_records_total", &[]),
+                metric(&agent, "detector_ledger_in_flight", &[]),
+                metric(&agent, "detector_ledger_in_flight", &["spool"])
+            );
+            agent.signal(Signal::SIGKILL).expect("signal");
+            agent.wait(LIMIT).expect("killed");
+            agent = bed.start();
+        }
+        stop.store(true, Ordering::Relaxed);
+        users.map(|user| user.join().expect("pressed"))
+    });
+    let all: usize = pressed.iter().map(Vec::len).sum();
+    let paths = || {
+        let paths: BTreeSet<String> = receiver.recorded().iter().filter_map(path).collect();
+        paths.len()
+    };
+    eventually("all sessions have ended", || status(&agent)["sessions_open"] == 0);
+    eventually("nothing is on its way", || metric(&agent, "detector_ledger_in_flight", &[]) == 0.0);
+    let requests = receiver.recorded();
+    println!("{KILLS} kills, {all} presses, {} requests", requests.len());
+    assert_eq!(paths(), all, "each press");
+    assert_eq!(metric(&agent, "detector_rule_ring_full_total", &[]), 0.0);
+    assert_eq!(metric(&agent, "detector_ledger_lost_total", &[]), 0.0);
+    twice_is_the_same(&requests);
+    in_order(&requests, &pressed);
+    sessions_begin_and_end(&requests);
+}
+
+fn seed() -> u64 {
+    let seed = std::env::var("DETECTOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or(7);
+    println!("DETECTOR_TEST_SEED={seed}");
+    seed
+}
+
+fn path(request: &Recorded) -> Option<String> {
+    Some(request.json()["path"].as_str()?.to_owned())
+}
+
+/// One press has one id, and one id one event.
+fn twice_is_the_same(requests: &[Recorded]) {
+    let mut events: HashMap<&str, &Recorded> = HashMap::new();
+    let mut ids: HashMap<String, &str> = HashMap::new();
+    for request in requests {
+        let id = request.header("ce-id");
+        if let Some(path) = path(request) {
+            assert_eq!(*ids.entry(path.clone()).or_insert(id), id, "{path}");
+        }
+        let first = events.entry(id).or_insert(request);
+        for header in ["ce-time", "ce-rule", "ce-source", "ce-sessionid", "ce-subject"] {
+            assert_eq!(request.header(header), first.header(header), "{header} of {id}");
+        }
+        assert_eq!(request.body, first.body, "{} {id}", request.header("ce-rule"));
+    }
+}
+
+fn in_order(requests: &[Recorded], pressed: &[Vec<String>; 2]) {
+    for of_user in pressed {
+        let mut seen = BTreeSet::new();
+        let ours: BTreeSet<&String> = of_user.iter().collect();
+        let paths = requests.iter().filter_map(path).filter(|path| ours.contains(path));
+        let first: Vec<String> = paths.filter(|path| seen.insert(path.clone())).collect();
+        assert!(first == *of_user, "first deliveries of a user are in order");
+    }
+}
+
+/// Each session began and ended once, with as many presses as were delivered of it.
+fn sessions_begin_and_end(requests: &[Recorded]) {
+    let mut sessions: BTreeMap<&str, (usize, BTreeSet<&str>, Option<u64>)> = BTreeMap::new();
+    for request in requests {
+        let session = sessions.entry(request.header("ce-sessionid")).or_default();
+        match request.header("ce-rule") {
+            "came" => session.0 += 1,
+            "left" => session.2 = request.json()["session"]["detections"].as_u64(),
+            _ => drop(session.1.insert(request.header("ce-id"))),
+        }
+    }
+    assert!(sessions.len() > 4, "{}", sessions.len());
+    for (id, (began, presses, ended)) in sessions {
+        assert!(began > 0, "{id} began");
+        assert_eq!(ended, Some(presses.len() as u64), "{id} ended");
+    }
+}
