@@ -3,7 +3,7 @@
 //! `config`, `rules` (file -> checked rules -> tables; `yaml` under both); `attach` and `source`
 //! (devices and kernel programs -> records) with `pin` (what of them outlives the agent); `decode`, `session`, `l7` (payload -> what it says),
 //! `confirm`, put together by
-//! `pipeline` (record -> [`detection`]); `cloudevent`; `deliver`; with `metrics` and `admin` beside
+//! `pipeline` (record -> [`detection`]); `cloudevent`; `deliver`; with `trace`, `metrics` and `admin` beside
 //! them. [`agent`] is all of it at work, [`broker`] the embedded one-box Broker at the far end, and
 //! `cli` the commands.
 
@@ -30,4 +30,5 @@ pub mod rules;
 pub mod session;
 pub mod source;
 pub mod spool;
+pub mod trace;
 pub mod yaml;

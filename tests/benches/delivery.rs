@@ -1,7 +1,8 @@
 //! What delivery costs: beside a bare reqwest loop and a bare hyper loop with as many requests under
 //! way, and the spool beside a plain buffered file. It prints; it never judges.
 //!
-//! `cargo bench -p detector-tests --bench delivery`; it needs no root.
+//! `cargo bench -p detector-tests --bench delivery`; it needs no root. `-- rates` and the like for one
+//! part of it.
 
 use std::{
     convert::Infallible,
@@ -9,7 +10,10 @@ use std::{
     io::{BufReader, BufWriter, Read, Write},
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -25,10 +29,14 @@ use detector_user::{
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, sync::mpsc, time::sleep_until};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    time::sleep_until,
+};
 
 const UNDER_WAY: usize = 8;
-const EVENTS: usize = 8_000;
+const EVENTS: usize = 16_000;
 const ROUNDS: usize = 7;
 const SPOOLED: usize = 40_000;
 const BATCH: usize = 64;
@@ -40,11 +48,22 @@ fn main() -> Result<()> {
     }
     let address = receiver()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let named: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
+    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
     // First, as what others have freed would be used again.
-    memory()?;
-    runtime.block_on(rates(address))?;
-    runtime.block_on(latencies(address))?;
-    spool()
+    if wanted("memory") {
+        memory()?;
+    }
+    if wanted("rates") {
+        runtime.block_on(rates(address))?;
+    }
+    if wanted("latencies") {
+        runtime.block_on(latencies(address))?;
+    }
+    if wanted("spool") {
+        spool()?;
+    }
+    Ok(())
 }
 
 /// A receiver that answers 202, in a runtime of its own.
@@ -74,7 +93,7 @@ fn receiver() -> Result<SocketAddr> {
 fn event(number: usize) -> Event {
     let ue = format!("10.60.{}.{}", number / 250 % 250, number % 250);
     let built = EventBuilderV10::new()
-        .id(number.to_string())
+        .id(format!("7be133cd-c113-5d67-98e1-{number:012x}"))
         .source("/mec/site-7/mec-1/n6")
         .ty("com.example.arshop.buy.clicked")
         .subject(ue.as_str())
@@ -83,6 +102,8 @@ fn event(number: usize) -> Event {
         .extension("ueip", ue.as_str())
         .extension("application", "ar-shop")
         .extension("rule", "buy-click")
+        .extension("direction", "uplink")
+        .extension("traceparent", "00-7be133cdc1135d6798e12deec8039cac-b7ad6b7169203331-00")
         .data("application/json", serde_json::json!({"ue": ue, "path": "/api/buttons/buy"}))
         .build();
     built.expect("an event")
@@ -93,10 +114,13 @@ fn http_sink(address: SocketAddr) -> Result<Arc<dyn Sink>> {
     Ok(Arc::new(HttpSink::new("http", &HttpConfig::of(url), &HttpSettings::default())?))
 }
 
-fn start(address: SocketAddr, taken: mpsc::UnboundedSender<Duration>) -> Result<Delivery> {
+fn start(
+    address: SocketAddr,
+    taken: impl Fn(Duration) + Send + Sync + 'static,
+) -> Result<Delivery> {
     let observer = move |settled: Settled<'_>| {
         if *settled.outcome == Outcome::Delivered {
-            let _ = taken.send(settled.after);
+            taken(settled.after);
         }
     };
     let config =
@@ -110,8 +134,14 @@ fn outgoing(delivery: &Delivery, event: Event) -> Outgoing {
 }
 
 async fn ours(address: SocketAddr) -> Result<f64> {
-    let (sender, mut taken) = mpsc::unbounded_channel();
-    let delivery = start(address, sender)?;
+    let (count, all) = (AtomicUsize::new(0), Arc::new(Notify::new()));
+    let told = all.clone();
+    // A thread that is woken for each event would be measured too.
+    let delivery = start(address, move |_| {
+        if count.fetch_add(1, Ordering::AcqRel) + 1 == EVENTS {
+            told.notify_one();
+        }
+    })?;
     let rule = delivery.rule("buy-click");
     let events: Vec<Event> = (0..EVENTS).map(event).collect();
     let begin = Instant::now();
@@ -123,16 +153,13 @@ async fn ours(address: SocketAddr) -> Result<f64> {
             delivery.send(Outgoing { event, rule, read_at, packet_time: None, class }).await;
         }
     };
-    let wait = async {
-        for _ in 0..EVENTS {
-            taken.recv().await;
-        }
-    };
-    tokio::join!(send, wait);
+    send.await;
+    all.notified().await;
     Ok(EVENTS as f64 / begin.elapsed().as_secs_f64())
 }
 
-const HEADERS: [(&str, &str); 10] = [
+/// The same as an event has.
+const HEADERS: [(&str, &str); 14] = [
     ("ce-specversion", "1.0"),
     ("ce-id", "7be133cd-c113-5d67-98e1-2deec8039cac"),
     ("ce-source", "/mec/site-7/mec-1/n6"),
@@ -140,8 +167,12 @@ const HEADERS: [(&str, &str); 10] = [
     ("ce-subject", "10.60.0.2"),
     ("ce-time", "2026-06-19T12:00:00.123456789Z"),
     ("ce-partitionkey", "10.60.0.2"),
+    ("ce-ueip", "10.60.0.2"),
     ("ce-application", "ar-shop"),
     ("ce-rule", "buy-click"),
+    ("ce-direction", "uplink"),
+    ("ce-traceparent", "00-7be133cdc1135d6798e12deec8039cac-b7ad6b7169203331-00"),
+    ("user-agent", "detector/0.1.0"),
     ("content-type", "application/json"),
 ];
 const BODY: &str = r#"{"path":"/api/buttons/buy","ue":"10.60.0.2"}"#;
@@ -266,7 +297,9 @@ async fn bare_latency(address: SocketAddr, rate: u32, count: usize) -> Result<Ve
 
 async fn our_latency(address: SocketAddr, rate: u32, count: usize) -> Result<Vec<Duration>> {
     let (sender, mut taken) = mpsc::unbounded_channel();
-    let delivery = start(address, sender)?;
+    let delivery = start(address, move |after| {
+        let _ = sender.send(after);
+    })?;
     let begin = tokio::time::Instant::now();
     for number in 0..count {
         sleep_until(begin + Duration::from_secs(1) / rate * number as u32).await;

@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result};
 
 use crate::shell;
 
+/// Features of the agent that are not in its default build; linted and tested all together.
+pub(crate) const FEATURES: &str = "detector-user/otlp";
+
 /// The places every command works with.
 pub(crate) struct Env {
     /// The workspace root.

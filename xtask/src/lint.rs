@@ -2,12 +2,25 @@
 
 use anyhow::Result;
 
-use crate::{build, env::Env, shell};
+use crate::{
+    build,
+    env::{Env, FEATURES},
+    shell,
+};
 
 /// Fails on the first warning.
 pub(crate) fn run(env: &Env) -> Result<()> {
     shell::step("clippy: what runs in user space", || {
-        shell::run(env.cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
+        let features = ["--features", FEATURES];
+        shell::run(
+            env.cargo()
+                .args(["clippy", "--all-targets"])
+                .args(features)
+                .args(["--", "-D", "warnings"]),
+        )
+    })?;
+    shell::step("without features", || {
+        shell::run(env.cargo().args(["check", "--package", "detector-user"]))
     })?;
     shell::step("clippy: kernel programs", || {
         let mut clippy = build::bpf_cargo(env, "clippy");

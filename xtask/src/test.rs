@@ -6,7 +6,10 @@ use anyhow::{Result, bail};
 use nix::unistd::Uid;
 use testbed::root::SKIPPED;
 
-use crate::{env::Env, shell};
+use crate::{
+    env::{Env, FEATURES},
+    shell,
+};
 
 /// Options of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -45,6 +48,9 @@ fn command(env: &Env, args: &Args) -> Command {
     cargo.args(["test", "--no-fail-fast"]);
     if let Some(package) = &args.package {
         cargo.args(["--package", package]);
+    }
+    if args.package.as_deref().is_none_or(|package| package == "detector-user") {
+        cargo.args(["--features", FEATURES]);
     }
     if args.sudo {
         // Cargo builds as the user and starts each test program with this in front.

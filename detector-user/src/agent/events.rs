@@ -9,11 +9,12 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cloudevent::{self, Identity, Overrides},
+    cloudevent::{self, Identity, Overrides, Sampler},
     config::Config,
     deliver::{Delivery, Observer, Outcome, Outgoing, RuleHandle, Settled},
     detection::Detection,
     source::receipt::Receipt,
+    trace::{Detected, Spans},
 };
 
 /// What `detector run` prints on standard output.
@@ -30,9 +31,11 @@ pub enum Output {
 pub(super) struct EventMaker {
     identity: Identity,
     overrides: Overrides,
+    sampler: Sampler,
     delivery: Arc<Delivery>,
     rules: HashMap<String, RuleHandle>,
     output: Output,
+    spans: Option<Arc<dyn Spans>>,
     runtime: Handle,
     give_up: CancellationToken,
 }
@@ -43,14 +46,17 @@ impl EventMaker {
         config: &Config,
         delivery: Arc<Delivery>,
         output: Output,
+        spans: Option<Arc<dyn Spans>>,
         give_up: CancellationToken,
     ) -> Self {
         Self {
             identity: Identity { site: config.site.clone(), node: config.node.clone() },
             overrides: config.ce_overrides.clone(),
+            sampler: config.tracing.sampler,
             delivery,
             rules: HashMap::new(),
             output,
+            spans,
             runtime: Handle::current(),
             give_up,
         }
@@ -59,7 +65,7 @@ impl EventMaker {
     /// Sends the detection's event; waits while the queue is full. The event holds the receipt until
     /// it is settled. Not for use inside the runtime.
     pub(super) fn send(&mut self, detection: &Detection, receipt: &Receipt) {
-        let event = cloudevent::build(detection, &self.identity, &self.overrides);
+        let event = cloudevent::build(detection, &self.identity, &self.overrides, self.sampler);
         if self.output == Output::Json {
             print_line(&json!({
                 "kind": "detection",
@@ -77,10 +83,19 @@ impl EventMaker {
             self.rules.insert(name.clone(), self.delivery.rule(name));
         }
         let outgoing = Outgoing::new(event, self.rules[name].clone(), detection);
+        if let Some(spans) = &self.spans {
+            spans.detected(&detected(&outgoing));
+        }
         // An event that is not waited for any longer is counted as dropped.
         let send = self.give_up.run_until_cancelled(self.delivery.send_held(outgoing, receipt));
         self.runtime.block_on(send);
     }
+}
+
+fn detected(outgoing: &Outgoing) -> Detected<'_> {
+    let made = SystemTime::now();
+    let read = made.checked_sub(outgoing.read_at.elapsed()).unwrap_or(made);
+    Detected { event: &outgoing.event, packet: outgoing.packet_time, read, made }
 }
 
 /// Prints how each event ended.

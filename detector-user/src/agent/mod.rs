@@ -11,6 +11,7 @@ mod prepare;
 mod reader;
 mod reload;
 mod sinks;
+mod traces;
 
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use crate::{
     deliver::Delivery,
     metrics::Metrics,
     source::kernel::KernelLog,
+    trace::Spans,
 };
 
 pub use events::Output;
@@ -37,6 +39,8 @@ use prepare::Prepared;
 
 /// How long the drain at the end may take; Kubernetes kills after 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
+/// And the last spans.
+const FLUSH: Duration = Duration::from_secs(1);
 /// Rules files are looked at this often, and devices even if netlink said nothing.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -94,6 +98,7 @@ struct Agent {
     reloader: reload::ReloadHandle,
     reader: reader::Reader,
     delivery: Arc<Delivery>,
+    spans: Option<Arc<dyn Spans>>,
     readiness: Readiness,
     admin_stop: CancellationToken,
     /// Of programs built for debugging.
@@ -110,9 +115,12 @@ impl Agent {
         let Prepared { listener, kernel, reloader, attacher } = prepared;
         let prepare::Tables { sessions, counters, ring, notes, log } = kernel;
         let listener = TcpListener::from_std(listener)?;
-        let delivery = Arc::new(sinks::start(&config, output, &metrics)?);
+        let spans = traces::start(&config, &metrics)?;
+        let delivery = Arc::new(sinks::start(&config, output, spans.clone(), &metrics)?);
         let give_up = CancellationToken::new();
-        let events = events::EventMaker::new(&config, delivery.clone(), output, give_up.clone());
+        let give_up_too = give_up.clone();
+        let events =
+            events::EventMaker::new(&config, delivery.clone(), output, spans.clone(), give_up_too);
         let reader = reader::Reader::start(ring, sessions, notes, reloader.history(), events)?;
         let devices = observe::Devices::default();
         let ledgers = delivery.ledgers();
@@ -129,6 +137,7 @@ impl Agent {
             reloader: reloader.spawn()?,
             reader,
             delivery,
+            spans,
             readiness,
             admin_stop,
             kernel_log: log,
@@ -195,7 +204,7 @@ impl Agent {
 
     /// Detach, read what the kernel still has, end the sessions, deliver, in this order.
     async fn stop(self) -> anyhow::Result<()> {
-        let Self { attacher, reader, delivery, readiness, admin_stop, give_up, .. } = self;
+        let Self { attacher, reader, delivery, spans, readiness, admin_stop, give_up, .. } = self;
         readiness.unmet(ATTACHED, "stopping");
         match attacher.pins() {
             None => info!("stopping: detaching, then delivering what is waiting"),
@@ -222,6 +231,9 @@ impl Agent {
                 kept = report.kept,
                 "stopped"
             );
+        }
+        if let Some(spans) = spans {
+            let _ = tokio::time::timeout(FLUSH, spans.flush()).await;
         }
         admin_stop.cancel();
         // What is still in memory only is read again by the next agent.

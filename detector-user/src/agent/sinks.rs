@@ -1,5 +1,7 @@
 //! The config's sinks, opened: each with its spool and its dead letter file.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 
 use super::events::{self, Output};
@@ -7,6 +9,7 @@ use crate::{
     config::{self, Config, SinkConfig},
     deliver::{self, DeadLetters, Delivery, HttpSettings, Kept, Lane, Routes, retry},
     metrics::Metrics,
+    trace::Spans,
 };
 
 /// What can be told before anything is started.
@@ -21,14 +24,19 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
 pub(super) fn start(
     config: &Config,
     output: Output,
+    spans: Option<Arc<dyn Spans>>,
     metrics: &Metrics,
 ) -> anyhow::Result<Delivery> {
     let lanes: anyhow::Result<Vec<Lane>> =
         config.sinks.iter().map(|sink| open(sink, &config.delivery)).collect();
-    Ok(Delivery::start(&settings(&config.delivery, output), lanes?, metrics))
+    Ok(Delivery::start(&settings(&config.delivery, output, spans), lanes?, metrics))
 }
 
-fn settings(delivery: &config::Delivery, output: Output) -> deliver::Config {
+fn settings(
+    delivery: &config::Delivery,
+    output: Output,
+    spans: Option<Arc<dyn Spans>>,
+) -> deliver::Config {
     deliver::Config {
         capacity: delivery.queue,
         concurrency: delivery.concurrency,
@@ -40,6 +48,7 @@ fn settings(delivery: &config::Delivery, output: Output) -> deliver::Config {
         },
         budget: delivery.budget,
         observer: events::observer(output),
+        spans,
         ..deliver::Config::default()
     }
 }

@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cloudevent::{self, Identity, Overrides},
+    cloudevent::{self, Identity, Overrides, Sampler},
     deliver::{self, Delivery, HttpSettings, Lane, Outcome, Outgoing, RuleHandle, Settled, Target},
     detection::Detection,
     metrics::Metrics,
@@ -159,7 +159,12 @@ impl EventOutput {
     /// Makes the detections' events and hands them on.
     pub(super) fn send(&mut self, detections: &[Detection]) -> Result<(), EventError> {
         for detection in detections {
-            let event = cloudevent::build(detection, &self.identity, &Overrides::default());
+            let event = cloudevent::build(
+                detection,
+                &self.identity,
+                &Overrides::default(),
+                Sampler::default(),
+            );
             match &mut self.way {
                 Way::Printed { format, out } => write_event(out, *format, &event, detection)?,
                 Way::Sent(sending) => sending.send(event, detection)?,

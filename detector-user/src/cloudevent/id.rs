@@ -21,7 +21,7 @@ use crate::{
 const NAMESPACE: Uuid = uuid!("7c5f0f5e-3f5d-5a39-9d0b-5d1ce2f3c0a7");
 
 /// The id of a detection that is reported under `source`.
-pub(super) fn id(detection: &Detection, source: &str) -> String {
+pub(super) fn id(detection: &Detection, source: &str) -> Uuid {
     let mut name = Name::default();
     name.part(source.as_bytes()).part(detection.rule.name.as_bytes());
     let kind: Option<&[u8]> = match detection.rule.terms.session {
@@ -41,7 +41,7 @@ pub(super) fn id(detection: &Detection, source: &str) -> String {
                 .part(&detection.discriminator.to_be_bytes());
         }
     }
-    Uuid::new_v5(&NAMESPACE, &name.0).to_string()
+    Uuid::new_v5(&NAMESPACE, &name.0)
 }
 
 /// Since 1970, negative before it.

@@ -3,6 +3,7 @@
 
 mod id;
 mod overrides;
+mod trace;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -15,6 +16,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::detection::Detection;
 
 pub use overrides::{Overrides, OverridesError};
+pub use trace::{Sampler, TRACEPARENT, TraceContext};
 
 /// Characters a URI path segment may hold as they are without further thought (RFC 3986 section
 /// 2.3, unreserved); all others, `/` first of all, are percent-encoded.
@@ -39,12 +41,18 @@ impl Identity {
 
 /// The event of a detection. The same packet gives the same event, `id` included, however often
 /// it is built.
-pub fn build(detection: &Detection, identity: &Identity, overrides: &Overrides) -> Event {
+pub fn build(
+    detection: &Detection,
+    identity: &Identity,
+    overrides: &Overrides,
+    sampler: Sampler,
+) -> Event {
     let emit = &detection.rule.emit;
     let source = identity.source(&detection.device);
     let ue = detection.flow.ue_ip.to_string();
+    let id = id::id(detection, &source);
     let event = EventBuilderV10::new()
-        .id(id::id(detection, &source))
+        .id(id.to_string())
         .source(source)
         .ty(emit.event_type.as_str())
         .subject(subject(detection, &ue))
@@ -55,6 +63,7 @@ pub fn build(detection: &Detection, identity: &Identity, overrides: &Overrides) 
         .extension("application", detection.rule.application.name.as_str())
         .extension("rule", detection.rule.name.as_str())
         .extension("direction", direction_name(detection.flow.direction))
+        .extension(TRACEPARENT, TraceContext::new(id, sampler).to_string())
         .build();
     // The builder refuses only a missing id, type or source, an empty source, and texts that are
     // no time or URL; none of them can reach it from here.

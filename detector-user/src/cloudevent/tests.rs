@@ -107,7 +107,7 @@ fn identity() -> Identity {
 }
 
 fn event(detection: &Detection) -> Event {
-    build(detection, &identity(), &Overrides::default())
+    build(detection, &identity(), &Overrides::default(), Sampler::default())
 }
 
 fn id(detection: &Detection) -> String {
@@ -170,7 +170,8 @@ fn a_ue_partitions_its_events_and_is_the_subject_by_default() {
 #[test]
 fn k_ce_overrides_are_set_on_the_event_over_what_the_agent_sets() {
     let text = r#"{"extensions": {"site": "north", "rule": "renamed"}}"#;
-    let event = build(&buy_click(), &identity(), &Overrides::parse(text).unwrap());
+    let event =
+        build(&buy_click(), &identity(), &Overrides::parse(text).unwrap(), Sampler::default());
     assert_eq!(event.extension("site").unwrap().to_string(), "north");
     assert_eq!(event.extension("rule").unwrap().to_string(), "renamed");
 }

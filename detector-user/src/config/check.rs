@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Admin, Config, DeadLettersConfig, Delivery, Limits, SpoolConfig, UePool,
+    Admin, Config, DeadLettersConfig, Delivery, Limits, SpoolConfig, Tracing, UePool,
     environment::{self, Environment},
     raw::{
         ConfigDocument, ConfigSpec, DeadLettersSpec, DeliverySpec, LimitsSpec, NodeName, PinSpec,
@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     attach::DeviceWish,
+    cloudevent::Sampler,
     pin::DEFAULT_PATH,
     yaml::{ByteSize, Field, Period, Problem, Scalar},
 };
@@ -40,6 +41,7 @@ pub(super) fn check(
         ce_overrides: environment::ce_overrides(environment, problems),
         delivery: delivery(spec.delivery.as_ref().and_then(Field::get), directory, problems),
         admin: admin(spec),
+        tracing: tracing(spec, problems),
         limits: limits(spec.limits.as_ref().and_then(Field::get), problems),
         pin: spec.pin.as_ref().and_then(|field| pin(field, problems)),
     })
@@ -165,6 +167,19 @@ fn delivery(
         budget: checker.period(&spec.budget, default.budget, ms, 30 * day),
         dead_letters: dead_letters.or_else(beside),
         spool,
+    }
+}
+
+fn tracing(spec: &ConfigSpec, problems: &mut Vec<Problem>) -> Tracing {
+    let Some(spec) = spec.tracing.as_ref().and_then(Field::get) else { return Tracing::default() };
+    if let Some(otlp) = &spec.otlp
+        && !cfg!(feature = "otlp")
+    {
+        problems.push(otlp.problem("needs a detector that was built with the feature \"otlp\""));
+    }
+    Tracing {
+        sampler: Sampler::new(spec.sample_ratio.get().map_or(0.0, |ratio| ratio.0)),
+        otlp: there(&spec.otlp).map(|(_, url)| url.0.clone()),
     }
 }
 

@@ -22,7 +22,7 @@ pub use raw::{ConfigDocument, ContentMode};
 
 use crate::{
     attach::DeviceWish,
-    cloudevent::Overrides,
+    cloudevent::{Overrides, Sampler},
     spool,
     yaml::{self, Place, Problem, Problems},
 };
@@ -48,6 +48,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// The address of metrics and health.
     pub admin: Admin,
+    /// Which events are traced.
+    pub tracing: Tracing,
     /// Sizes of kernel tables.
     pub limits: Limits,
     /// Where the kernel side is pinned, if it is to outlive the agent.
@@ -201,6 +203,15 @@ impl Default for Admin {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_901)) }
     }
+}
+
+/// Which events are traced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracing {
+    /// Says so in the events.
+    pub sampler: Sampler,
+    /// Where spans go, by OTLP over HTTP.
+    pub otlp: Option<Url>,
 }
 
 /// Sizes of kernel tables.

@@ -52,6 +52,21 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn a_ratio_is_between_none_and_all_and_a_collector_needs_its_feature() {
+    let tracing = |written: &str| config(&format!("{MINIMAL}  tracing: {written}\n"), &[]);
+    assert_eq!(tracing("{sampleRatio: 1}").unwrap().tracing.sampler, Sampler::new(1.0));
+    for bad in ["1.5", "-0.1", "NaN", "all"] {
+        let said = tracing(&format!("{{sampleRatio: {bad}}}")).unwrap_err();
+        assert!(said.contains("spec.tracing.sampleRatio: cannot be"), "{said}");
+    }
+    let with = tracing("{sampleRatio: 1, otlp: \"http://127.0.0.1:4318/v1/traces\"}");
+    match cfg!(feature = "otlp") {
+        true => assert!(with.unwrap().tracing.otlp.is_some()),
+        false => assert!(with.unwrap_err().contains("built with the feature \"otlp\"")),
+    }
+}
+
+#[test]
 fn pins_are_kept_only_where_asked_for() {
     let pin = |written: &str| config(&format!("{MINIMAL}  pin: {written}\n"), &[]);
     assert_eq!(pin("{}").unwrap().pin, Some("/sys/fs/bpf/detector".into()));
@@ -96,9 +111,11 @@ fn every_field_is_read() {
             "sessions: 65536, flows: 65536, ringBytes: 4Mi",
             "sessions: 6, flows: 7, ringBytes: 8Ki",
         )
+        .replace("sampleRatio: 0.01", "sampleRatio: 0.5")
         .replace("127.0.0.1:9901", "[::1]:1")
         .replace("pin: {path: /sys/fs/bpf/detector}", "pin: {path: /sys/fs/bpf/x}");
     let config = config(&changed, &[]).unwrap();
+    assert_eq!(config.tracing, Tracing { sampler: Sampler::new(0.5), otlp: None });
     assert_eq!((config.site.as_str(), config.node.as_str()), ("site-7", "mec-1"));
     assert_eq!(config.devices[1].pattern.as_str(), "upf*");
     assert_eq!(config.devices[1].hook, Hook::Tc);

@@ -10,23 +10,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use cloudevents::{
-    AttributesReader, AttributesWriter, Event,
-    binding::reqwest::RequestSerializer,
-    event::SpecVersion,
-    message::{BinaryDeserializer, BinarySerializer, MessageAttributeValue, Result as CeResult},
-};
+use cloudevents::Event;
 use futures::{FutureExt, future::BoxFuture};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::{
-    RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
+    Method, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use url::Url;
 
 use super::{
+    binary,
     retry::retry_after,
-    sink::{Failure, Sink, TargetError, quoted},
+    sink::{Failure, Sink, TargetError, quoted, unsendable},
     tls::Clients,
     token::Token,
 };
@@ -36,10 +31,6 @@ use crate::config::{ContentMode, HttpConfig};
 const BODY_LIMIT: usize = 16 * 1024;
 /// How much of it is shown in a log line.
 const EXCERPT_CHARS: usize = 200;
-
-/// What must be percent-encoded in a header value, besides all that is not ASCII (CloudEvents
-/// HTTP binding 1.0, section 3.1.3.2).
-const HEADER_VALUE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 
 /// Time limits of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,41 +103,38 @@ impl HttpSink {
     }
 
     async fn send(&self, event: &Event) -> Result<(), Failure> {
-        let mut request = self.clients.client().post(self.url.clone());
+        let (headers, body) = match self.mode {
+            ContentMode::Binary => (binary::headers(event)?, binary::body(event)?),
+            ContentMode::Structured => structured(event)?,
+        };
+        let mut request = Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(body.into());
         if let Some(token) = &self.token
             && let Some(header) = token.header(SystemTime::now()).map_err(Failure::Credentials)?
         {
-            request = request.header(AUTHORIZATION, header);
+            request.headers_mut().insert(AUTHORIZATION, header);
         }
-        let request = match self.mode {
-            ContentMode::Binary => binary(event, request)?,
-            ContentMode::Structured => structured(event, request)?,
-        };
-        let response = request.send().await.map_err(failure)?;
+        let response = self.clients.client().execute(request).await.map_err(failure)?;
         outcome(response).await
     }
 }
 
-fn binary(event: &Event, request: RequestBuilder) -> Result<RequestBuilder, Failure> {
-    let mut event = event.clone();
-    if event.datacontenttype().is_none() {
-        // Ingress does not default it.
-        event.set_datacontenttype(Some("application/json"));
-    }
-    let serializer = EscapingSerializer(RequestSerializer::new(request));
-    BinaryDeserializer::deserialize_binary(event, serializer)
-        .map_err(|error| Failure::Unsendable(error.to_string()))
-}
-
 /// CloudEvents JSON format 1.0, section 3.
-fn structured(event: &Event, request: RequestBuilder) -> Result<RequestBuilder, Failure> {
-    let body = serde_json::to_vec(event).map_err(|error| Failure::Unsendable(error.to_string()))?;
-    Ok(request.header(CONTENT_TYPE, "application/cloudevents+json; charset=UTF-8").body(body))
+fn structured(event: &Event) -> Result<(HeaderMap, Vec<u8>), Failure> {
+    const JSON: HeaderValue =
+        HeaderValue::from_static("application/cloudevents+json; charset=UTF-8");
+    let body = serde_json::to_vec(event).map_err(unsendable)?;
+    Ok((HeaderMap::from_iter([(CONTENT_TYPE, JSON)]), body))
 }
 
 impl Sink for HttpSink {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn verb(&self) -> &'static str {
+        "POST"
     }
 
     fn attempt<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), Failure>> {
@@ -216,39 +204,4 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 /// All causes in one line: reqwest's own message alone says little more than the URL.
 fn chain(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// The SDK's serializer, plus the percent-encoding of header values, which the SDK leaves out.
-struct EscapingSerializer(RequestSerializer);
-
-/// A header value as the binding wants it. A content type is no CloudEvents string but HTTP's
-/// own header, and stays as it is (section 3.1.1).
-fn escaped(name: &str, value: &MessageAttributeValue) -> MessageAttributeValue {
-    let text = value.to_string();
-    MessageAttributeValue::String(match name {
-        "datacontenttype" => text,
-        _ => utf8_percent_encode(&text, HEADER_VALUE).to_string(),
-    })
-}
-
-impl BinarySerializer<RequestBuilder> for EscapingSerializer {
-    fn set_spec_version(self, version: SpecVersion) -> CeResult<Self> {
-        self.0.set_spec_version(version).map(Self)
-    }
-
-    fn set_attribute(self, name: &str, value: MessageAttributeValue) -> CeResult<Self> {
-        self.0.set_attribute(name, escaped(name, &value)).map(Self)
-    }
-
-    fn set_extension(self, name: &str, value: MessageAttributeValue) -> CeResult<Self> {
-        self.0.set_extension(name, escaped(name, &value)).map(Self)
-    }
-
-    fn end_with_data(self, bytes: Vec<u8>) -> CeResult<RequestBuilder> {
-        self.0.end_with_data(bytes)
-    }
-
-    fn end(self) -> CeResult<RequestBuilder> {
-        self.0.end()
-    }
 }

@@ -131,6 +131,8 @@ pub(super) struct Item {
     /// It had to give way while it was being sent: no further attempt.
     pub(super) doomed: bool,
     pub(super) tried: Tried,
+    /// Since when it waits for its next attempt.
+    pub(super) waits_since: Instant,
     /// Since when it is here, restarts included.
     pub(super) since: Instant,
 }
@@ -179,6 +181,7 @@ impl Item {
             kept: None,
             doomed: false,
             tried: Tried::default(),
+            waits_since: since,
             since,
         }
     }
@@ -186,6 +189,13 @@ impl Item {
     pub(super) fn take_room(&mut self, room: OwnedSemaphorePermit) {
         self.room = Some(room);
         self.shared.metrics.queued.inc();
+    }
+
+    /// Somebody else may have its room now.
+    pub(super) fn give_room(&mut self) -> Option<OwnedSemaphorePermit> {
+        let room = self.room.take()?;
+        self.shared.metrics.queued.dec();
+        Some(room)
     }
 
     pub(super) fn outgoing(&self) -> &Arc<Outgoing> {
@@ -213,9 +223,7 @@ impl Drop for Item {
                 self.shared.ended(&self.outgoing, &outcome, dead_lettered);
             }
         }
-        if self.room.is_some() {
-            self.shared.metrics.queued.dec();
-        }
+        drop(self.give_room());
     }
 }
 

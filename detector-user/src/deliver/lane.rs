@@ -9,9 +9,7 @@
 mod keep;
 
 use std::{
-    any::Any,
     collections::VecDeque,
-    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,16 +19,15 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use cloudevents::AttributesReader;
-use futures::FutureExt;
 use tokio::{
-    sync::{Semaphore, mpsc},
-    task::{JoinError, JoinSet},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, Interval, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     DrainReport, Failure, Outcome, RuleHandle,
+    attempts::{Attempts, Ended},
     breaker::{Allowance, Breaker},
     concurrency::Concurrency,
     dead::{DeadLetter, DeadLetters},
@@ -39,6 +36,7 @@ use super::{
     retry::Step,
     window::Window,
 };
+use crate::trace::Attempted;
 
 /// An event that has waited in memory for so long goes to disk: what a kill can cost without pins.
 const KEEP_AFTER: Duration = Duration::from_secs(1);
@@ -46,6 +44,8 @@ const KEEP_AFTER: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// Events taken from the queue in one go.
 const BATCH: usize = 256;
+/// Room is given back in so many parts when memory is full.
+const LUMPS: usize = 64;
 /// Books that differ so often in a row are wrong; once or twice, an event was just arriving.
 const MISTAKES: u32 = 3;
 
@@ -65,20 +65,16 @@ pub(super) struct Parts {
     pub(super) stop: CancellationToken,
 }
 
-struct Attempted {
-    key: u64,
-    result: Result<(), Failure>,
-    took: Duration,
-}
-
 pub(super) struct Lane {
     parts: Parts,
     window: Window,
-    attempts: JoinSet<Attempted>,
+    attempts: Attempts,
     breaker: Breaker,
     concurrency: Concurrency,
     /// Could not be written to disk, and must not overtake what is there.
     held: VecDeque<Item>,
+    /// Room of events that have ended, not yet given back.
+    freed: Option<OwnedSemaphorePermit>,
     /// Numbers in the spool of events that have ended.
     marks: Vec<u64>,
     /// No more events come.
@@ -91,10 +87,11 @@ impl Lane {
         let config = &parts.shared.config;
         Self {
             window: Window::default(),
-            attempts: JoinSet::new(),
+            attempts: Attempts::default(),
             breaker: Breaker::new(config.breaker),
             concurrency: Concurrency::new(config.concurrency, config.slow),
             held: VecDeque::new(),
+            freed: None,
             marks: Vec::new(),
             ending: false,
             mistakes: 0,
@@ -107,6 +104,7 @@ impl Lane {
         let mut housekeeping = housekeeping();
         let mut batch = Vec::new();
         loop {
+            self.give_room();
             self.load().await;
             self.start_attempts();
             self.publish();
@@ -117,7 +115,7 @@ impl Lane {
             tokio::select! {
                 biased;
                 () = self.parts.stop.cancelled() => break,
-                Some(ended) = self.attempts.join_next() => self.attempted(ended).await,
+                Some(ended) = self.attempts.next() => self.attempted(ended).await,
                 count = self.parts.arrivals.recv_many(&mut batch, BATCH),
                     if !self.ending && self.held.is_empty() =>
                 {
@@ -144,7 +142,7 @@ impl Lane {
     fn wake(&self) -> Option<Instant> {
         match self.breaker.allowance(Instant::now()) {
             Allowance::All if self.attempts.len() >= self.concurrency.limit() => None,
-            Allowance::Probe if !self.attempts.is_empty() => None,
+            Allowance::Probe if self.attempts.len() > 0 => None,
             Allowance::All | Allowance::Probe => self.window.next_wake(),
             Allowance::NothingUntil(until) => Some(until),
         }
@@ -162,23 +160,15 @@ impl Lane {
                 return;
             }
             let Some((key, outgoing)) = self.window.next(now) else { return };
-            let sink = self.parts.shared.sink.clone();
-            self.attempts.spawn(async move {
-                let begin = Instant::now();
-                let attempt = AssertUnwindSafe(async { sink.attempt(&outgoing.event).await });
-                let result = attempt.catch_unwind().await.unwrap_or_else(|panic| {
-                    Err(Failure::Unsendable(format!("a bug in the sink: {}", said(&*panic))))
-                });
-                Attempted { key, result, took: begin.elapsed() }
-            });
+            self.attempts.start(self.parts.shared.sink.clone(), key, outgoing);
         }
     }
 
-    async fn attempted(&mut self, ended: Result<Attempted, JoinError>) {
-        // Attempts neither panic nor are aborted before the end.
-        let Ok(Attempted { key, result, took }) = ended else { return };
+    async fn attempted(&mut self, ended: Ended) {
+        let Ended { key, result, took } = ended;
         let now = Instant::now();
         self.parts.shared.metrics.attempt(&result, took);
+        self.tell(key, &result, took, now);
         let Err(failure) = result else {
             self.well();
             self.concurrency.good(took, self.attempts.len() + 1, now);
@@ -202,6 +192,23 @@ impl Lane {
             Step::Wait(wait) => self.failed(key, failure, Some(wait), random).await,
             Step::Exhaust => self.failed(key, failure, None, random).await,
         }
+    }
+
+    fn tell(&mut self, key: u64, result: &Result<(), Failure>, took: Duration, now: Instant) {
+        let Shared { sink, config, .. } = &*self.parts.shared;
+        let Some(spans) = &config.spans else { return };
+        let Some(item) = self.window.head_mut(key) else { return };
+        let wall = SystemTime::now();
+        spans.attempted(&Attempted {
+            event: &item.outgoing().event,
+            sink: sink.name(),
+            verb: sink.verb(),
+            waited: now.duration_since(item.waits_since).saturating_sub(took),
+            begin: wall.checked_sub(took).unwrap_or(wall),
+            took,
+            failure: result.as_ref().err(),
+        });
+        item.waits_since = now;
     }
 
     /// It may be the sink's fault. `None`: the event's own retries are used up.
@@ -242,7 +249,8 @@ impl Lane {
         let letter = self.letter(key, &outcome);
         let dead_lettered = match (self.parts.dead.clone(), letter) {
             (Some(dead), Some(letter)) => {
-                match tokio::task::spawn_blocking(move || dead.add(&letter)).await {
+                let write = tokio::task::spawn_blocking(move || dead.add(&letter));
+                match self.attempts.meanwhile(write).await {
                     Ok(Ok(())) => true,
                     Ok(Err(error)) => {
                         let sink = self.parts.shared.sink.name();
@@ -275,7 +283,21 @@ impl Lane {
     fn settle(&mut self, key: u64, outcome: Outcome, dead_lettered: bool) {
         let Some(mut item) = self.window.pop(key) else { return };
         self.marks.extend(item.kept.take());
+        match (&mut self.freed, item.give_room()) {
+            (Some(freed), Some(room)) => freed.merge(room),
+            (freed, room) => *freed = freed.take().or(room),
+        }
         item.end(outcome, dead_lettered);
+    }
+
+    /// While memory is full a reader waits for room. To wake it for each event would cost as much as a
+    /// POST, so it is woken for several.
+    fn give_room(&mut self) {
+        let capacity = self.parts.shared.config.capacity;
+        let few = self.freed.as_ref().is_none_or(|freed| freed.num_permits() < capacity / LUMPS);
+        if !few || self.window.len() <= capacity / 2 {
+            self.freed = None;
+        }
     }
 
     fn publish(&self) {
@@ -318,11 +340,6 @@ fn housekeeping() -> Interval {
     let mut interval = tokio::time::interval(HOUSEKEEPING);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
-}
-
-fn said(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panicked")
 }
 
 /// What became of the events, once the lane is gone.

@@ -9,7 +9,7 @@ use std::{
 use cloudevents::Event;
 use futures::{FutureExt, future::BoxFuture};
 
-use super::sink::{Failure, Sink};
+use super::sink::{Failure, Sink, unsendable};
 
 /// Something that takes whole lines. After an error it must be ready for the next line.
 pub(super) trait LineWriter: Send + 'static {
@@ -30,8 +30,7 @@ impl LineSink {
     }
 
     async fn write(&self, event: &Event) -> Result<(), Failure> {
-        let mut line =
-            serde_json::to_vec(event).map_err(|error| Failure::Unsendable(error.to_string()))?;
+        let mut line = serde_json::to_vec(event).map_err(unsendable)?;
         line.push(b'\n');
         let writer = self.writer.clone();
         let written = tokio::task::spawn_blocking(move || {

@@ -10,6 +10,8 @@
 //!   ring buffer is lost and counted there.
 //! - What a sink will never take goes to the dead letter file ([`dead`]), and holds up nobody.
 
+mod attempts;
+mod binary;
 pub mod breaker;
 mod concurrency;
 pub mod dead;
@@ -49,6 +51,7 @@ use crate::{
     rules::model::SessionEvent,
     source::receipt::Receipt,
     spool::{Class, Recovered},
+    trace::Spans,
 };
 use queue::Queue;
 
@@ -81,6 +84,8 @@ pub struct Config {
     pub jitter: Arc<dyn Fn() -> f64 + Send + Sync>,
     /// Is told how each event ended.
     pub observer: Option<Arc<dyn Observer>>,
+    /// Is told of each attempt.
+    pub spans: Option<Arc<dyn Spans>>,
 }
 
 impl Default for Config {
@@ -94,6 +99,7 @@ impl Default for Config {
             budget: Duration::from_secs(86_400),
             jitter: Arc::new(fastrand::f64),
             observer: None,
+            spans: None,
         }
     }
 }

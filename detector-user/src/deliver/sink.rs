@@ -22,6 +22,11 @@ pub trait Sink: Send + Sync + 'static {
     /// What metrics and logs call it; differs between the sinks of one agent.
     fn name(&self) -> &str;
 
+    /// What an attempt is called in a trace.
+    fn verb(&self) -> &'static str {
+        "write"
+    }
+
     /// Tries once. `Ok` means that the sink has taken the event.
     fn attempt<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), Failure>>;
 }
@@ -87,6 +92,10 @@ impl Failure {
             Self::Unsendable(_) => "unsendable",
         }
     }
+}
+
+pub(super) fn unsendable(error: impl fmt::Display) -> Failure {
+    Failure::Unsendable(error.to_string())
 }
 
 pub(super) fn quoted(excerpt: &str) -> String {

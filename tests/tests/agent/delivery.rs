@@ -42,6 +42,8 @@ fn an_action_is_delivered_once_with_the_users_address_over_ipv4_and_ipv6() {
             assert_eq!(request.header(name), value, "{name}");
         }
         assert!(!request.header("ce-sessionid").is_empty());
+        let trace = request.header("ce-id").replace('-', "");
+        assert!(request.header("ce-traceparent").starts_with(&format!("00-{trace}-")));
         assert_eq!(request.json()["ue"]["ip"], ue);
         assert_eq!(request.json()["http"]["path"], BUY);
     }

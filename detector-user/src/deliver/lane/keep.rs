@@ -11,6 +11,7 @@ use super::{BATCH, KEEP_AFTER, Lane};
 use crate::{
     deliver::{
         Outcome, Outgoing,
+        attempts::Attempts,
         item::Item,
         kept::{Kept, Reread, ToKeep},
     },
@@ -48,7 +49,8 @@ impl Lane {
 
     /// Those that could not be written.
     async fn keep_arrivals(&mut self, spool: &Kept, batch: Vec<Item>, given: bool) -> Vec<Item> {
-        let appended = spool.append(batch.iter().map(to_keep).collect(), given).await;
+        let append = spool.append(batch.iter().map(to_keep).collect(), given);
+        let appended = self.attempts.meanwhile(append).await;
         let mut rest = Vec::new();
         for (mut item, placed) in batch.into_iter().zip(&appended.placed) {
             match placed {
@@ -74,7 +76,8 @@ impl Lane {
         if unkept.is_empty() {
             return true;
         }
-        let appended = spool.append(unkept.iter().map(|item| to_keep(item)).collect(), true).await;
+        let append = spool.append(unkept.iter().map(|item| to_keep(item)).collect(), true);
+        let appended = self.attempts.meanwhile(append).await;
         let (mut all, mut full) = (true, HashSet::new());
         for (item, placed) in unkept.iter_mut().zip(&appended.placed) {
             match placed {
@@ -126,7 +129,7 @@ impl Lane {
             if rooms.is_empty() {
                 return;
             }
-            let (events, lost) = spool.give(rooms.len()).await;
+            let (events, lost) = self.attempts.meanwhile(spool.give(rooms.len())).await;
             self.lost_on_disk(lost);
             let mut rules = HashMap::new();
             for (reread, room) in events.into_iter().zip(rooms) {
@@ -152,6 +155,7 @@ impl Lane {
 
     /// Now and then.
     pub(super) async fn keep_house(&mut self) {
+        self.freed = None;
         if let Some(spool) = self.parts.spool.clone() {
             let now = Instant::now();
             let old =
@@ -164,7 +168,7 @@ impl Lane {
                 self.arrive(held).await;
             }
             self.write_marks(&spool).await;
-            let expired = spool.expire().await;
+            let expired = self.attempts.meanwhile(spool.expire()).await;
             self.gave_way(expired);
             let metrics = &self.parts.shared.metrics;
             metrics.spooled.set(i64::try_from(spool.waiting()).unwrap_or(i64::MAX));
@@ -175,7 +179,8 @@ impl Lane {
 
     async fn write_marks(&mut self, spool: &Kept) {
         if !self.marks.is_empty() {
-            let done = spool.done(std::mem::take(&mut self.marks)).await;
+            let done = spool.done(std::mem::take(&mut self.marks));
+            let done = self.attempts.meanwhile(done).await;
             self.complain(done.err());
         }
     }
@@ -197,7 +202,7 @@ impl Lane {
     /// Whatever is not delivered goes to disk; without a spool it is dropped, and counted.
     pub(super) async fn finish(mut self) {
         self.ending = true;
-        self.attempts.shutdown().await;
+        self.attempts = Attempts::default();
         let mut rest: Vec<Item> = self.held.drain(..).collect();
         self.parts.arrivals.close();
         while let Ok(item) = self.parts.arrivals.try_recv() {
@@ -210,7 +215,8 @@ impl Lane {
             let failed = self.keep_arrivals(&spool, rest, given).await;
             drop(failed);
             self.write_marks(&spool).await;
-            self.complain(spool.sync().await.err());
+            let synced = spool.sync().await;
+            self.complain(synced.err());
         }
     }
 }

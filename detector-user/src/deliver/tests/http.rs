@@ -28,6 +28,21 @@ async fn an_event_is_posted_once_in_binary_mode() {
 }
 
 #[tokio::test]
+async fn the_request_of_a_sampled_event_and_no_other_belongs_to_its_trace() {
+    let mut receiver = Receiver::start([]).await;
+    let sink = http_sink(&receiver, Duration::from_secs(60));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+    for (flags, header) in [("01", true), ("00", false)] {
+        let mut event = event("1", "a");
+        event.set_extension("traceparent", format!("{trace}-{flags}"));
+        sink.attempt(&event).await.unwrap();
+        let headers = receiver.next().await.headers;
+        assert_eq!(headers["ce-traceparent"], format!("{trace}-{flags}"));
+        assert_eq!(headers.get("traceparent"), header.then_some(&headers["ce-traceparent"]));
+    }
+}
+
+#[tokio::test]
 async fn a_content_type_is_sent_even_if_the_event_has_none() {
     let mut receiver = Receiver::start([]).await;
     let sink = http_sink(&receiver, Duration::from_secs(60));

@@ -236,6 +236,7 @@ fn an_event_is_the_same_after_it_was_on_disk() {
             &detection,
             &identity,
             &crate::cloudevent::Overrides::default(),
+            crate::cloudevent::Sampler::default(),
         );
         let text = serde_json::to_vec(&before).unwrap();
         assert_eq!(serde_json::from_slice::<Event>(&text).unwrap(), before);

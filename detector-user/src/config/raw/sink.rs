@@ -1,0 +1,95 @@
+//! A sink, as it is written.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{RulePattern, SinkUrl};
+use crate::yaml::{ByteSize, Field, Name};
+
+/// Where events go: exactly one of url, stdout and file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SinkSpec {
+    /// Unique among the sinks; needed in `sinks`.
+    #[serde(default)]
+    pub name: Option<Field<Name>>,
+    /// Rules whose events go there, names or patterns with `*`; all if left out.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub rules: Option<Field<Vec<Field<RulePattern>>>>,
+    /// POSTed to this URL.
+    #[serde(default)]
+    pub url: Option<Field<SinkUrl>>,
+    /// How events are written to a URL: `binary` if left out.
+    #[serde(default)]
+    pub mode: Option<Field<ContentMode>>,
+    /// Certificates for an https URL.
+    #[serde(default)]
+    pub tls: Option<Field<TlsSpec>>,
+    /// A token for the URL.
+    #[serde(default)]
+    pub oidc: Option<Field<OidcSpec>>,
+    /// One JSON line each on standard output: `stdout: {}`.
+    #[serde(default)]
+    pub stdout: Option<Field<StdoutSpec>>,
+    /// One JSON line each, appended to a file.
+    #[serde(default)]
+    pub file: Option<Field<FileSpec>>,
+}
+
+/// Content mode of the CloudEvents HTTP binding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum ContentMode {
+    /// Attributes in headers, data in the body.
+    #[default]
+    Binary,
+    /// The whole event as JSON in the body.
+    Structured,
+}
+
+/// Certificates, in PEM. Changed files are read again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsSpec {
+    /// Authorities to trust, instead of the system's.
+    #[serde(default)]
+    pub ca: Option<Field<String>>,
+    /// The agent's own certificate, for mutual TLS; with `key`.
+    #[serde(default)]
+    pub cert: Option<Field<String>>,
+    /// Its private key.
+    #[serde(default)]
+    pub key: Option<Field<String>>,
+}
+
+/// A bearer token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OidcSpec {
+    /// A file that somebody keeps fresh, as Kubernetes does with a projected token.
+    pub token_file: Field<String>,
+    /// The audience that the token must be for; it is not sent to another.
+    #[serde(default)]
+    pub audience: Option<Field<String>>,
+}
+
+/// Standard output has no settings.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StdoutSpec {}
+
+/// A file of events.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSpec {
+    /// Its path, relative to this file.
+    pub path: Field<String>,
+    /// It is renamed and begun anew when it would get bigger than this; never if left out.
+    #[serde(default)]
+    pub max_size: Option<Field<ByteSize>>,
+    /// Renamed files that are kept; 3 if left out.
+    #[serde(default)]
+    pub keep: Option<Field<u64>>,
+}
