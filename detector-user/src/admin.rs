@@ -1,10 +1,12 @@
 //! The admin server: `/metrics`, `/healthz`, `/readyz` and `/status`, on loopback unless told
-//! otherwise. It shows and never changes anything, and has no access control.
+//! otherwise, and on a [control socket](socket) for root. It shows and never changes anything; on
+//! loopback it has no access control, and whatever should change something belongs to the socket only.
+
+pub mod socket;
 
 use std::{
     collections::BTreeMap,
-    io,
-    net::{Ipv4Addr, SocketAddr},
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,17 +16,14 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
+    serve::Listener,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::{self, Metrics};
-
-/// Where the server listens unless told otherwise.
-pub const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 /// What `/status` shows: called at every request, must not block for long.
 pub type StatusProvider = Arc<dyn Fn() -> Value + Send + Sync>;
@@ -43,11 +42,11 @@ pub struct Admin {
 impl Admin {
     /// Serves on a bound listener until `stop` is cancelled. The task ends with an error only if
     /// the listener fails.
-    pub fn start(
-        self,
-        listener: TcpListener,
-        stop: CancellationToken,
-    ) -> JoinHandle<io::Result<()>> {
+    pub fn start<L>(self, listener: L, stop: CancellationToken) -> JoinHandle<io::Result<()>>
+    where
+        L: Listener,
+        L::Addr: fmt::Debug,
+    {
         let router = Router::new()
             .route("/metrics", get(show_metrics))
             .route("/healthz", get(async || "ok\n"))
@@ -156,6 +155,10 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
     use super::*;
 
     struct Server {

@@ -112,7 +112,7 @@ impl Agent {
         let metrics = Metrics::new();
         let readiness = Readiness::requiring([ATTACHED, RULES]);
         readiness.met(RULES);
-        let Prepared { listener, kernel, reloader, attacher } = prepared;
+        let Prepared { listener, control, kernel, reloader, attacher } = prepared;
         let prepare::Tables { sessions, counters, ring, notes, log } = kernel;
         let listener = TcpListener::from_std(listener)?;
         let spans = traces::start(&config, &metrics)?;
@@ -130,7 +130,11 @@ impl Agent {
         let status =
             observe::status(counters, reloader.maps(), reader.counts(), ledgers, devices.clone());
         let admin_stop = CancellationToken::new();
-        Admin { metrics, readiness: readiness.clone(), status }.start(listener, admin_stop.clone());
+        let admin = Admin { metrics, readiness: readiness.clone(), status };
+        if let Some(control) = control {
+            admin.clone().start(control.listen()?, admin_stop.clone());
+        }
+        admin.start(listener, admin_stop.clone());
         Ok(Self {
             attacher,
             devices,

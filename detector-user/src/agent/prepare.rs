@@ -1,12 +1,13 @@
 //! Everything that takes privileges, before there is a second thread: kernel programs, rule tables,
 //! pins, the first attachment.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, path::Path};
 
 use anyhow::Context as _;
 
 use super::{pins, reload::Reloader, say, sinks};
 use crate::{
+    admin::socket::{ControlSocket, DEFAULT_PATH, SocketError},
     attach::Attacher,
     config::Config,
     source::{
@@ -22,6 +23,8 @@ use crate::{
 pub(super) struct Prepared {
     /// For metrics and health.
     pub(super) listener: TcpListener,
+    /// The same for root.
+    pub(super) control: Option<ControlSocket>,
     pub(super) kernel: Tables,
     pub(super) reloader: Reloader,
     pub(super) attacher: Attacher,
@@ -54,6 +57,7 @@ impl Prepared {
             Some(pins) => Kernel::load_pinned(limits, pins)?,
             None => Kernel::load(limits)?,
         };
+        let control = control(config.admin.socket.as_deref())?;
         let Kernel { ebpf, rules, sessions, counters, ring, notes, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
         let (rule_notes, notes) = match notes {
@@ -67,7 +71,21 @@ impl Prepared {
         }
         attach(&mut attacher)?;
         let kernel = Tables { sessions, counters, ring, notes, log };
-        Ok(Self { listener, kernel, reloader, attacher })
+        Ok(Self { listener, control, kernel, reloader, attacher })
+    }
+}
+
+/// Where nobody has asked for it, an agent does without: a second one on this host, or one that is not
+/// root.
+fn control(path: Option<&Path>) -> Result<Option<ControlSocket>, SocketError> {
+    match (path, ControlSocket::bind(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
+        (_, Ok(socket)) => Ok(Some(socket)),
+        (Some(_), Err(error)) => Err(error),
+        (None, Err(error)) => {
+            let error = anyhow::Error::from(error);
+            tracing::warn!("no control socket for `detector status`: {error:#}");
+            Ok(None)
+        }
     }
 }
 

@@ -1,24 +1,30 @@
 //! `detector status`: what a running agent says of itself.
 
-use std::{collections::BTreeSet, io::Write, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet, io::Write, net::SocketAddr, path::PathBuf, process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use crate::admin::DEFAULT_ADDRESS;
+use crate::admin::socket::DEFAULT_PATH;
 
 /// Show what a running agent watches, has detected, and whether it is ready.
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
-Asks the agent's admin port, which also has /metrics.
+Asks the agent's control socket, as root or the agent's user; with --admin its admin port.
 
 Exit codes: 0 the agent is ready; 1 it is not, or no agent answers; 2 wrong usage.")]
 pub struct StatusArgs {
-    /// The config's `spec.admin.listen`.
-    #[arg(long, value_name = "ADDRESS", default_value_t = DEFAULT_ADDRESS)]
-    admin: SocketAddr,
+    /// The config's `spec.admin.socket`.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_PATH)]
+    socket: PathBuf,
+    /// The config's `spec.admin.listen`, e.g. 127.0.0.1:9901, to be asked instead.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "socket")]
+    admin: Option<SocketAddr>,
     /// How to print it.
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -39,8 +45,12 @@ enum Output {
 /// # Errors
 /// When no agent answers.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let status = get(args.admin, "/status").await?;
-    let readiness = get(args.admin, "/readyz").await?;
+    let server = match args.admin {
+        Some(address) => Server::Port(address),
+        None => Server::Socket(args.socket),
+    };
+    let status = server.get("/status").await?;
+    let readiness = server.get("/readyz").await?;
     let ready = readiness["ready"] == true;
     let text = match args.output {
         Output::Json => {
@@ -54,16 +64,36 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn get(admin: SocketAddr, path: &str) -> anyhow::Result<Value> {
-    let asked = async {
-        let client =
-            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
-        client.get(format!("http://{admin}{path}")).send().await?.text().await
-    };
-    let body = asked.await.with_context(|| {
-        format!("no agent answers at {admin}; does `detector run` run here, with this spec.admin.listen?")
-    })?;
-    serde_json::from_str(&body).with_context(|| format!("{admin} is no agent's admin port"))
+/// What to ask.
+enum Server {
+    Socket(PathBuf),
+    Port(SocketAddr),
+}
+
+impl Server {
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let body = self.ask(path).await.with_context(|| match self {
+            Self::Socket(socket) => format!(
+                "no agent answers at {}; does `detector run` run here, with this \
+                 spec.admin.socket, and are you root?",
+                socket.display()
+            ),
+            Self::Port(admin) => format!(
+                "no agent answers at {admin}; does `detector run` run here, with this \
+                 spec.admin.listen?"
+            ),
+        })?;
+        serde_json::from_str(&body).context("what answers is no agent")
+    }
+
+    async fn ask(&self, path: &str) -> reqwest::Result<String> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5));
+        let (client, host) = match self {
+            Self::Socket(socket) => (client.unix_socket(&**socket), "localhost".to_owned()),
+            Self::Port(address) => (client, address.to_string()),
+        };
+        client.build()?.get(format!("http://{host}{path}")).send().await?.text().await
+    }
 }
 
 fn text(status: &Value, readiness: &Value) -> String {

@@ -40,7 +40,7 @@ pub(super) fn check(
         sinks: sinks::sinks(spec, directory, environment, problems),
         ce_overrides: environment::ce_overrides(environment, problems),
         delivery: delivery(spec.delivery.as_ref().and_then(Field::get), directory, problems),
-        admin: admin(spec),
+        admin: admin(spec, directory),
         tracing: tracing(spec, problems),
         limits: limits(spec.limits.as_ref().and_then(Field::get), problems),
         pin: spec.pin.as_ref().and_then(|field| pin(field, problems)),
@@ -132,9 +132,13 @@ fn rules(spec: &ConfigSpec, directory: &Path, problems: &mut Vec<Problem>) -> Ve
     paths.into_iter().map(|path| directory.join(path)).collect()
 }
 
-fn admin(spec: &ConfigSpec) -> Admin {
-    let listen = spec.admin.as_ref().and_then(Field::get).and_then(|admin| admin.listen.as_ref());
-    listen.and_then(Field::get).map_or_else(Admin::default, |listen| Admin { listen: listen.0 })
+fn admin(spec: &ConfigSpec, directory: &Path) -> Admin {
+    let default = Admin::default();
+    let Some(spec) = spec.admin.as_ref().and_then(Field::get) else { return default };
+    Admin {
+        listen: there(&spec.listen).map_or(default.listen, |(_, listen)| listen.0),
+        socket: there(&spec.socket).map(|(_, path)| directory.join(path)),
+    }
 }
 
 /// Where a package or a container has room for it.

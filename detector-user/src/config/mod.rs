@@ -193,15 +193,17 @@ impl Default for Delivery {
 }
 
 /// The agent's own HTTP server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Loopback by default: it has no authentication.
     pub listen: SocketAddr,
+    /// The control socket; `None` is the usual place if it can be had.
+    pub socket: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_901)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9_901)), socket: None }
     }
 }
 

@@ -113,6 +113,7 @@ fn every_field_is_read() {
         )
         .replace("sampleRatio: 0.01", "sampleRatio: 0.5")
         .replace("127.0.0.1:9901", "[::1]:1")
+        .replace("/run/detector/detector.sock", "control.sock")
         .replace("pin: {path: /sys/fs/bpf/detector}", "pin: {path: /sys/fs/bpf/x}");
     let config = config(&changed, &[]).unwrap();
     assert_eq!(config.tracing, Tracing { sampler: Sampler::new(0.5), otlp: None });
@@ -143,6 +144,7 @@ fn every_field_is_read() {
     };
     assert_eq!(config.delivery, delivery);
     assert_eq!(config.admin.listen.to_string(), "[::1]:1");
+    assert_eq!(config.admin.socket, Some("/etc/detector/control.sock".into()));
     assert_eq!(config.limits, Limits { sessions: 6, flows: 7, ring_bytes: 8 << 10 });
     assert_eq!(config.pin, Some("/sys/fs/bpf/x".into()));
 }

@@ -28,6 +28,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 /// The receiver, the agent's `/metrics`: in the namespace nobody else listens.
 pub(crate) const SINK: &str = "127.0.0.1:8081";
 pub(crate) const ADMIN: &str = "127.0.0.1:9901";
+/// The agent's control socket, beside its config.
+pub(crate) const SOCKET: &str = "detector.sock";
 /// The users, and the application as they reach it.
 pub(crate) const UE: &str = "10.60.0.2";
 pub(crate) const UE6: &str = "fd00:60::2";
@@ -198,7 +200,7 @@ spec:
     - {{name: v4, cidr: 10.60.0.0/16}}
     - {{name: v6, cidr: 'fd00:60::/48'}}
   rules: [rules.yaml]
-  admin: {{listen: '{ADMIN}'}}
+  admin: {{listen: '{ADMIN}', socket: {SOCKET}}}
   {rest}
 "
     )

@@ -118,6 +118,10 @@ pub struct AdminSpec {
     /// Address and port; 127.0.0.1:9901 if left out.
     #[serde(default)]
     pub listen: Option<Field<Listen>>,
+    /// The control socket, for root only, relative to this file; /run/detector/detector.sock if left
+    /// out.
+    #[serde(default)]
+    pub socket: Option<Field<String>>,
 }
 
 /// Which events are traced.
