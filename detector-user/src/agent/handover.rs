@@ -4,16 +4,26 @@
 use crate::{
     pipeline::{Adopted, LiveOutside, Pipeline},
     source::{
+        clock_notes::ClockNotes,
         receipt::{Receipt, Receipts},
         ring_buffer::Ring,
+        rule_notes::ReadNotes,
         session_map::Sessions,
         session_notes::{NoteKey, SessionNotes},
     },
 };
 
+/// The notes that the reader keeps.
+pub(super) struct ReaderNotes {
+    pub(super) sessions: SessionNotes,
+    pub(super) clock: ClockNotes,
+    pub(super) reads: ReadNotes,
+}
+
 /// Keeps both up to date.
 pub(super) struct Handover {
     notes: SessionNotes,
+    reads: ReadNotes,
     receipts: Receipts,
     /// Up to where the ring was read.
     read_to: u64,
@@ -30,9 +40,9 @@ struct Ending {
 
 impl Handover {
     /// Of this ring.
-    pub(super) fn new(notes: SessionNotes, ring: &Ring) -> Self {
+    pub(super) fn new(notes: SessionNotes, reads: ReadNotes, ring: &Ring) -> Self {
         let receipts = Receipts::new(ring.size(), ring.position());
-        Self { notes, receipts, read_to: ring.position(), endings: Vec::new() }
+        Self { notes, reads, receipts, read_to: ring.position(), endings: Vec::new() }
     }
 
     /// Takes over what the agent before has left; what it had not told to the end is to be told
@@ -43,6 +53,7 @@ impl Handover {
         sessions: &mut dyn Sessions,
         now: std::time::Instant,
     ) -> (Adopted, Receipt) {
+        pipeline.adopt_reads(self.reads.all());
         let notes = self.notes.all();
         let adopted = pipeline.adopt(&notes, now);
         for key in adopted.unknown.iter().chain(&adopted.ended) {
@@ -70,7 +81,7 @@ impl Handover {
         self.receipts.read(end, receipt);
     }
 
-    /// Notes the sessions that have changed. The ends among them are told under this receipt.
+    /// Notes the sessions that have changed, and what was read of rules. The ends among them are told under this receipt.
     pub(super) fn write(&mut self, pipeline: &mut Pipeline<LiveOutside>, told: Receipt) {
         let mut keys = Vec::new();
         for (key, note) in pipeline.changed_sessions(self.read_to) {
@@ -78,6 +89,9 @@ impl Handover {
             if note.ended().is_some() {
                 keys.push(key);
             }
+        }
+        for (id, note) in pipeline.changed_reads(self.read_to) {
+            self.reads.keep(id, &note);
         }
         if !keys.is_empty() {
             self.endings.push(Ending { keys, read_to: self.read_to, told });

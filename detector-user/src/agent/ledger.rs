@@ -2,13 +2,17 @@
 //! with a reason, or still on its way.
 //!
 //! ```text
-//! detected = suppressed + rate_limited + filtered + lost{kernel/ring_full} + in_ring + emitted
-//! emitted + recovered = delivered + dead_lettered + lost{stage/reason} + in_memory + in_spool   (each sink)
+//! detected + read_again = suppressed + rate_limited + filtered + lost{kernel/ring_full} + in_ring
+//!                         + read_before + emitted
+//! emitted  = entered (each sink that wants the rule)
+//! entered + recovered = delivered + dead_lettered + lost{stage/reason} + in_memory + in_spool
 //! ```
 //!
-//! The second line is kept by [`deliver::ledger`](crate::deliver::ledger), to the event. The first is
-//! read from the kernel's and the reader's counters while they run, so `in_ring` is what lies between
-//! them at that moment.
+//! `detected` is the kernel's count for rules that it decides, over all agents where pins are kept, and
+//! user space's for what only it sees. None of the terms is a remainder: `in_ring` is what the kernel
+//! says it has recorded less what agents have read. So when nothing is on its way it is 0, and
+//! [`Balance`](super::balance::Balance) checks that. The last line is kept by
+//! [`deliver::ledger`](crate::deliver::ledger), to the event.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,80 +20,109 @@ use detector_common::counter::RuleCounter;
 use serde::Serialize;
 
 use crate::{
-    deliver::{Ledger, ledger::Row},
+    deliver::{Ledger, Routes, ledger::Row},
     metrics::{Family, Kind, Sample},
     pipeline::PipelineCounts,
 };
 
-/// The books of each sink.
-pub(super) type Ledgers = Vec<(String, Ledger)>;
-type KernelCounts = BTreeMap<String, [u64; RuleCounter::ALL.len()]>;
+/// The books of each sink, and the rules whose events it gets.
+pub(super) type Ledgers = Vec<(String, Ledger, Routes)>;
+/// By rule.
+pub(super) type Books = BTreeMap<String, RuleBooks>;
+pub(super) type KernelCounts = BTreeMap<String, [u64; RuleCounter::ALL.len()]>;
 
 /// One rule.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct RuleBooks {
-    detected: u64,
+    pub(super) detected: u64,
+    /// Records that an agent before had read and not finished.
+    pub(super) read_again: u64,
     /// By the rule's `every` window, in the kernel or in user space.
-    suppressed: u64,
+    pub(super) suppressed: u64,
     /// Counted for a rate.
-    rate_limited: u64,
-    /// Matches of the kernel that were none in full, and those that a final rule outweighed.
-    filtered: u64,
+    pub(super) rate_limited: u64,
+    /// Matches of the kernel that were none in full, those that a final rule outweighed, and those
+    /// of a rule that was removed before they were read.
+    pub(super) filtered: u64,
     /// To a full ring buffer.
-    lost_in_kernel: u64,
-    in_ring: u64,
-    emitted: u64,
-    sinks: BTreeMap<String, Row>,
+    pub(super) lost_in_kernel: u64,
+    /// Recorded and not read. Negative if more was read than recorded: a mistake.
+    pub(super) in_ring: i128,
+    /// By agents before.
+    pub(super) read_before: u64,
+    pub(super) emitted: u64,
+    pub(super) sinks: BTreeMap<String, Row>,
+    /// What differs though nothing is on its way; see [`super::balance`].
+    pub(super) imbalance: i128,
 }
 
-pub(super) fn books(
-    kernel: KernelCounts,
-    counts: &PipelineCounts,
-    ledgers: &Ledgers,
-) -> BTreeMap<String, RuleBooks> {
-    let mut rules: BTreeMap<String, RuleBooks> = BTreeMap::new();
+impl RuleBooks {
+    /// How many are nowhere, or somewhere twice, if nothing is on its way. Differences of one sign do
+    /// not make up for those of the other.
+    pub(super) fn difference(&self, wanted_by: impl Iterator<Item = u64>) -> i128 {
+        let left = self.detected + self.read_again;
+        let held_back = self.suppressed + self.rate_limited + self.filtered;
+        let right = held_back + self.lost_in_kernel + self.read_before + self.emitted;
+        let nowhere = i128::from(left) - i128::from(right) - self.in_ring;
+        let unsent: i128 =
+            wanted_by.map(|entered| i128::from(self.emitted.abs_diff(entered))).sum();
+        self.in_ring.abs() + nowhere.abs() + unsent
+    }
+}
+
+pub(super) fn books(kernel: KernelCounts, counts: &PipelineCounts, ledgers: &Ledgers) -> Books {
+    let mut rules = Books::new();
     for (rule, values) in kernel {
         let books = rules.entry(rule).or_default();
         let value = |counter: RuleCounter| values.get(counter as usize).copied().unwrap_or(0);
         books.detected = value(RuleCounter::Matched);
         books.suppressed = value(RuleCounter::Suppressed);
         books.lost_in_kernel = value(RuleCounter::RingFull);
+        books.in_ring =
+            i128::from(books.detected) - i128::from(books.suppressed + books.lost_in_kernel);
     }
-    for ((rule, _), refused) in &counts.refused {
-        rules.entry(rule.clone()).or_default().filtered += refused;
+    for reads in &counts.reads {
+        let books = rules.entry(reads.rule.to_string()).or_default();
+        books.read_before = reads.before;
+        books.read_again = reads.again;
+        books.in_ring -= i128::from(reads.before + reads.here);
     }
-    for (rule, count) in &counts.deep.outweighed {
-        rules.entry(rule.clone()).or_default().filtered += count;
-    }
-    for (rule, count) in &counts.deep.below_rate {
-        rules.entry(rule.clone()).or_default().rate_limited += count;
-    }
-    for (rule, count) in &counts.deep.suppressed {
-        rules.entry(rule.clone()).or_default().suppressed += count;
-    }
-    for (rule, emitted) in &counts.detected {
-        rules.entry(rule.clone()).or_default().emitted = *emitted;
-    }
-    for (sink, ledger) in ledgers {
+    let mut add = |of: &mut dyn Iterator<Item = (&String, &u64)>, to: fn(&mut RuleBooks, u64)| {
+        of.for_each(|(rule, count)| to(rules.entry(rule.clone()).or_default(), *count));
+    };
+    let deep = &counts.deep;
+    add(&mut deep.matched.iter(), |books, count| books.detected += count);
+    add(&mut counts.sessions_told.iter(), |books, count| books.detected += count);
+    let mut refused = counts.refused.iter().map(|((rule, _), count)| (rule, count));
+    add(&mut refused, |books, count| books.filtered += count);
+    add(&mut counts.gone.iter(), |books, count| books.filtered += count);
+    add(&mut deep.outweighed.iter(), |books, count| books.filtered += count);
+    add(&mut deep.below_rate.iter(), |books, count| books.rate_limited += count);
+    add(&mut deep.suppressed.iter(), |books, count| books.suppressed += count);
+    add(&mut counts.detected.iter(), |books, count| books.emitted = count);
+    for (sink, ledger, _) in ledgers {
         for (rule, row) in ledger.rows() {
             rules.entry(rule.to_string()).or_default().sinks.insert(sink.clone(), row);
         }
     }
-    for books in rules.values_mut() {
-        let held_back = books.suppressed + books.rate_limited + books.filtered;
-        let accounted = held_back + books.lost_in_kernel + books.emitted;
-        // What user space finds (sessions, rules it decides) the kernel has not counted.
-        books.detected = books.detected.max(accounted);
-        books.in_ring = books.detected - accounted;
-    }
     rules
+}
+
+/// What the sinks that want a rule say has come in of it.
+pub(super) fn entered<'a>(
+    rule: &'a str,
+    books: &'a RuleBooks,
+    ledgers: &'a Ledgers,
+) -> impl Iterator<Item = u64> + 'a {
+    let wanting = ledgers.iter().filter(|(_, _, routes)| routes.wants(rule));
+    wanting.map(|(sink, _, _)| books.sinks.get(sink).map_or(0, |row| row.entered))
 }
 
 /// The sinks' books as metrics.
 pub(super) fn families(ledgers: &Ledgers) -> Vec<Family> {
     let rows: Vec<(String, Arc<str>, Row)> = ledgers
         .iter()
-        .flat_map(|(sink, ledger)| {
+        .flat_map(|(sink, ledger, _)| {
             ledger.rows().into_iter().map(|(rule, row)| (sink.clone(), rule, row))
         })
         .collect();
@@ -144,43 +177,60 @@ pub(super) fn families(ledgers: &Ledgers) -> Vec<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{confirm::Refusal, deep::DeepCounts};
+    use crate::{
+        confirm::Refusal,
+        deep::DeepCounts,
+        pipeline::{RuleReads, tests::reads},
+    };
 
-    #[test]
-    fn what_was_detected_is_held_back_lost_emitted_or_in_the_ring() {
-        let kernel = KernelCounts::from([("buy".to_owned(), [10, 3, 1])]);
-        let counts = PipelineCounts {
-            detected: [("buy".to_owned(), 4), ("session-ended".to_owned(), 2)].into(),
+    fn counts(reads: RuleReads) -> PipelineCounts {
+        PipelineCounts {
+            reads: vec![reads],
+            detected: [("buy".to_owned(), 4), ("left".to_owned(), 2), ("deep".to_owned(), 1)]
+                .into(),
             refused: [(("buy".to_owned(), Refusal::Path), 1)].into(),
+            sessions_told: [("left".to_owned(), 2)].into(),
             deep: DeepCounts {
+                matched: [("deep".to_owned(), 8)].into(),
                 outweighed: [("deep".to_owned(), 1)].into(),
                 below_rate: [("deep".to_owned(), 2)].into(),
                 suppressed: [("deep".to_owned(), 4)].into(),
                 ..DeepCounts::default()
             },
             ..PipelineCounts::default()
-        };
-        let books = books(kernel, &counts, &vec![]);
-        let buy = RuleBooks {
-            detected: 10,
-            suppressed: 3,
-            rate_limited: 0,
-            filtered: 1,
-            lost_in_kernel: 1,
-            in_ring: 1,
-            emitted: 4,
-            sinks: BTreeMap::new(),
-        };
-        assert_eq!(books["buy"], buy);
-        let session = RuleBooks { detected: 2, emitted: 2, ..RuleBooks::default() };
-        assert_eq!(books["session-ended"], session);
-        let deep = RuleBooks {
-            detected: 7,
-            suppressed: 4,
-            rate_limited: 2,
-            filtered: 1,
-            ..RuleBooks::default()
-        };
-        assert_eq!(books["deep"], deep);
+        }
+    }
+
+    fn differences(matched: u64, reads: RuleReads) -> BTreeMap<String, i128> {
+        let kernel = KernelCounts::from([("buy".to_owned(), [matched, 3, 1])]);
+        let books = books(kernel, &counts(reads), &vec![]);
+        books.into_iter().map(|(rule, of)| (rule, of.difference(std::iter::empty()))).collect()
+    }
+
+    #[test]
+    fn what_was_detected_is_held_back_lost_emitted_in_the_ring_or_another_agent_s() {
+        // Of 9 recorded, 2 were read before, of which one is read again; 4 for the first time.
+        let kernel = KernelCounts::from([("buy".to_owned(), [13, 3, 1])]);
+        let books = books(kernel, &counts(reads("buy", 2, 4, 1)), &vec![]);
+        let buy = &books["buy"];
+        assert_eq!((buy.detected, buy.in_ring, buy.filtered), (13, 3, 1));
+        assert_eq!(buy.difference(std::iter::empty()), 3, "what is in the ring");
+        let deep = &books["deep"];
+        assert_eq!((deep.detected, deep.suppressed, deep.rate_limited), (8, 4, 2));
+        for rule in ["deep", "left"] {
+            assert_eq!(books[rule].difference(std::iter::empty()), 0, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_match_that_is_nowhere_and_one_that_came_twice_are_differences() {
+        let balanced = differences(10, reads("buy", 2, 4, 1));
+        assert!(balanced.values().all(|difference| *difference == 0), "{balanced:?}");
+        assert_eq!(differences(11, reads("buy", 2, 4, 1))["buy"], 1, "recorded, and never read");
+        assert_eq!(differences(9, reads("buy", 2, 4, 1))["buy"], 1, "read, and never recorded");
+        // Read, and nothing came of it.
+        assert_eq!(differences(11, reads("buy", 2, 5, 1))["buy"], 1);
+        let sent = RuleBooks { detected: 5, emitted: 5, ..RuleBooks::default() };
+        assert_eq!(sent.difference([5, 4].into_iter()), 1, "one sink did not get one");
     }
 }

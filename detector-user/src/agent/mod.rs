@@ -1,6 +1,7 @@
 //! The agent at work: config -> rules -> kernel programs -> reader thread -> delivery, until it is
 //! told to stop; then everything in the same order is brought to its end.
 
+mod balance;
 mod confine;
 mod events;
 mod handover;
@@ -101,6 +102,7 @@ struct Agent {
     spans: Option<Arc<dyn Spans>>,
     readiness: Readiness,
     admin_stop: CancellationToken,
+    auditor: observe::Auditor,
     /// Of programs built for debugging.
     kernel_log: Option<KernelLog>,
     /// The reader no longer waits for room in the delivery's queue.
@@ -127,8 +129,12 @@ impl Agent {
         let sinks = ledgers.clone();
         metrics.collect(move || ledger::families(&sinks));
         observe::register(&metrics, counters.clone(), reloader.maps(), reader.counts());
-        let status =
-            observe::status(counters, reloader.maps(), reader.counts(), ledgers, devices.clone());
+        let auditor = observe::Auditor::new(reloader.maps(), reader.counts(), ledgers.clone());
+        let imbalances = auditor.imbalances();
+        let shown = imbalances.clone();
+        metrics.collect(move || vec![shown.family()]);
+        let (maps, counts) = (reloader.maps(), reader.counts());
+        let status = observe::status(counters, maps, counts, ledgers, imbalances, devices.clone());
         let admin_stop = CancellationToken::new();
         let admin = Admin { metrics, readiness: readiness.clone(), status };
         if let Some(control) = control {
@@ -145,6 +151,7 @@ impl Agent {
             readiness,
             admin_stop,
             kernel_log: log,
+            auditor,
             give_up,
         })
     }
@@ -176,6 +183,7 @@ impl Agent {
                     if let Some(log) = self.kernel_log.as_mut() {
                         log.flush();
                     }
+                    self.auditor.look();
                     self.reloader.look();
                     self.reconcile().await;
                 }

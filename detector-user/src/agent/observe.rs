@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use detector_common::counter::{Counter, RuleCounter};
 use serde_json::{Value, json};
+use tracing::error;
 
 use super::{
-    ledger::{self, Ledgers},
+    balance::{Balance, Imbalances},
+    ledger::{self, KernelCounts, Ledgers},
     reader::{ReaderCounts, SharedCounts},
     reload::SharedMaps,
 };
@@ -174,6 +177,7 @@ pub(super) fn status(
     rules: SharedMaps,
     counts: SharedCounts,
     ledgers: Ledgers,
+    imbalances: Imbalances,
     devices: Devices,
 ) -> StatusProvider {
     Arc::new(move || {
@@ -181,19 +185,50 @@ pub(super) fn status(
         let packets: BTreeMap<&str, u64> =
             Counter::ALL.into_iter().map(|c| (c.name(), values[c as usize])).collect();
         let counts = current(&counts).pipeline;
+        let mut books = ledger::books(kernel_counts(&rules), &counts, &ledgers);
+        imbalances.show(&mut books);
         json!({
             "devices": devices.get(),
             "packets": packets,
             "rules": rule_status(&rules, &counts),
-            "ledger": ledger::books(kernel_counts(&rules), &counts, &ledgers),
+            "ledger": books,
             "sessions_open": counts.sessions_open,
             "records": counts.records,
         })
     })
 }
 
-fn kernel_counts(rules: &SharedMaps) -> BTreeMap<String, [u64; RuleCounter::ALL.len()]> {
-    rules.lock().counts().unwrap_or_default().into_iter().collect()
+fn kernel_counts(rules: &SharedMaps) -> KernelCounts {
+    rules.lock().counts().unwrap_or_default()
+}
+
+/// Looks at the books once a second, and says when they do not balance.
+pub(super) struct Auditor {
+    rules: SharedMaps,
+    counts: SharedCounts,
+    ledgers: Ledgers,
+    balance: Balance,
+}
+
+impl Auditor {
+    pub(super) fn new(rules: SharedMaps, counts: SharedCounts, ledgers: Ledgers) -> Self {
+        Self { rules, counts, ledgers, balance: Balance::default() }
+    }
+
+    pub(super) fn imbalances(&self) -> Imbalances {
+        self.balance.imbalances()
+    }
+
+    pub(super) fn look(&mut self) {
+        /// The reader publishes ten times a second, unless it waits for room.
+        const FRESH: Duration = Duration::from_millis(500);
+        let counts = current(&self.counts);
+        let quiet = counts.all_read && counts.at.is_some_and(|at| at.elapsed() < FRESH);
+        let books = ledger::books(kernel_counts(&self.rules), &counts.pipeline, &self.ledgers);
+        for (rule, difference) in self.balance.look(books, &self.ledgers, quiet) {
+            error!(rule, difference, "the books do not balance; please report this");
+        }
+    }
 }
 
 fn rule_status(rules: &SharedMaps, counts: &PipelineCounts) -> BTreeMap<String, Value> {

@@ -5,17 +5,15 @@ use std::{net::TcpListener, path::Path};
 
 use anyhow::Context as _;
 
-use super::{pins, reload::Reloader, say, sinks};
+use super::{handover::ReaderNotes, pins, reload::Reloader, say, sinks};
 use crate::{
     admin::socket::{ControlSocket, DEFAULT_PATH, SocketError},
     attach::Attacher,
     config::Config,
     source::{
-        clock_notes::ClockNotes,
         kernel::{Kernel, KernelLimits, KernelLog, Notes, PacketCounters},
         ring_buffer::Ring,
         session_map::SessionMap,
-        session_notes::SessionNotes,
     },
 };
 
@@ -36,7 +34,7 @@ pub(super) struct Tables {
     pub(super) counters: PacketCounters,
     pub(super) ring: Ring,
     /// For the next agent, where pins are kept.
-    pub(super) notes: Option<(SessionNotes, ClockNotes)>,
+    pub(super) notes: Option<ReaderNotes>,
     pub(super) log: Option<KernelLog>,
 }
 
@@ -60,11 +58,13 @@ impl Prepared {
         let control = control(config.admin.socket.as_deref())?;
         let Kernel { ebpf, rules, sessions, counters, ring, notes, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
-        let (rule_notes, notes) = match notes {
-            Some(Notes { sessions, clock, rules }) => (Some(rules), Some((sessions, clock))),
+        let (generations, notes) = match notes {
+            Some(Notes { sessions, clock, generations, reads }) => {
+                (Some(generations), Some(ReaderNotes { sessions, clock, reads }))
+            }
             None => (None, None),
         };
-        let reloader = Reloader::start(config.rules.clone(), pools, rules, rule_notes)?;
+        let reloader = Reloader::start(config.rules.clone(), pools, rules, generations)?;
         let mut attacher = Attacher::new(ebpf, config.devices.clone())?;
         if let Some(pins) = pins {
             attacher = attacher.with_pins(pins);

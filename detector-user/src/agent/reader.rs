@@ -11,19 +11,20 @@ use std::{
 use anyhow::anyhow;
 use detector_common::state::{FlowKey, FlowSnapshot, SessionKey, SessionSnapshot};
 
-use super::{events::EventMaker, handover::Handover};
+use super::{
+    events::EventMaker,
+    handover::{Handover, ReaderNotes},
+};
 use crate::{
     detection::Detection,
     pipeline::{
         LiveOutside, Pipeline, PipelineCounts, RuleHistory, WallClock, boot_id, monotonic_now,
     },
     source::{
-        clock_notes::ClockNotes,
         receipt::Receipt,
         ring::{RecordTaker, RingStop, read_until_stopped, stop_pair},
         ring_buffer::{Ring, RingRecord},
         session_map::{SessionMap, Sessions},
-        session_notes::SessionNotes,
     },
 };
 
@@ -36,6 +37,10 @@ pub(super) struct ReaderCounts {
     pub(super) pipeline: PipelineCounts,
     /// Records whose events were not settled when the ring needed their room.
     pub(super) released_early: u64,
+    /// When that was; `None` before the first look.
+    pub(super) at: Option<Instant>,
+    /// Whether all that had been recorded was read.
+    pub(super) all_read: bool,
 }
 
 /// The running reader thread.
@@ -67,7 +72,7 @@ impl Reader {
     pub(super) fn start(
         ring: Ring,
         sessions: SessionMap,
-        notes: Option<(SessionNotes, ClockNotes)>,
+        notes: Option<ReaderNotes>,
         rules: RuleHistory,
         events: EventMaker,
     ) -> anyhow::Result<Self> {
@@ -75,7 +80,9 @@ impl Reader {
         let counts = SharedCounts::default();
         let pins = notes.is_some();
         let (notes, clock) = match notes {
-            Some((sessions, clock)) => (Some(sessions), WallClock::noted(clock)),
+            Some(ReaderNotes { sessions, clock, reads }) => {
+                (Some((sessions, reads)), WallClock::noted(clock))
+            }
             None => (None, WallClock::default()),
         };
         let mut pipeline = Pipeline::new(rules, boot_id(), LiveOutside::new(clock));
@@ -85,10 +92,11 @@ impl Reader {
         let worker = Worker {
             pipeline,
             sessions: EndedLast { map: sessions, ended: Vec::new() },
-            handover: notes.map(|notes| Handover::new(notes, &ring)),
+            handover: notes.map(|(sessions, reads)| Handover::new(sessions, reads, &ring)),
             events,
             counts: counts.clone(),
             published: Instant::now(),
+            all_read: false,
         };
         let thread = std::thread::Builder::new()
             .name("ring-reader".to_owned())
@@ -120,6 +128,7 @@ struct Worker {
     events: EventMaker,
     counts: SharedCounts,
     published: Instant,
+    all_read: bool,
 }
 
 impl Worker {
@@ -166,6 +175,8 @@ impl Worker {
         self.published = Instant::now();
         let counts = ReaderCounts {
             pipeline: self.pipeline.counts(),
+            at: Some(self.published),
+            all_read: self.all_read,
             released_early: self.handover.as_ref().map_or(0, Handover::given_up),
         };
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
@@ -202,6 +213,7 @@ impl RecordTaker for Worker {
         self.write_notes(receipt.clone());
         self.send(&found, &receipt);
         drop(receipt);
+        self.all_read = all;
         if now.duration_since(self.published) >= PUBLISH {
             if let Some(handover) = self.handover.as_mut() {
                 handover.forget_ended();

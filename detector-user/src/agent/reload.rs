@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use tracing::{info, warn};
 
 use crate::{
-    pipeline::{LoadedRules, RuleHistory},
+    pipeline::{LoadedRules, RuleHistory, name_of},
     rules::{
         compile::{compile, stable_id},
         file,
@@ -27,7 +27,7 @@ use crate::{
     },
     source::{
         rule_maps::{InheritedRules, RuleMaps},
-        rule_notes::RuleNotes,
+        rule_notes::GenerationNotes,
     },
 };
 
@@ -37,7 +37,7 @@ pub(super) struct Reloader {
     ue_pools: Vec<IpNet>,
     maps: SharedMaps,
     /// For the next agent, where pins are kept.
-    notes: Option<RuleNotes>,
+    notes: Option<GenerationNotes>,
     history: RuleHistory,
     generation: u32,
     seen: Vec<(PathBuf, Option<SystemTime>, u64)>,
@@ -110,7 +110,7 @@ impl Reloader {
         paths: Vec<PathBuf>,
         ue_pools: Vec<IpNet>,
         maps: RuleMaps,
-        notes: Option<RuleNotes>,
+        notes: Option<GenerationNotes>,
     ) -> anyhow::Result<Self> {
         let mut reloader = Self {
             seen: fingerprint(&paths),
@@ -174,22 +174,16 @@ impl Reloader {
     /// Loads the first set; before it, for records that wait in the ring, what other agents left.
     fn start_first(&mut self) -> anyhow::Result<()> {
         let set = file::load(&self.paths)?;
-        for (generation, ids) in self.notes.iter().flat_map(RuleNotes::generations) {
+        for (generation, ids) in self.notes.iter().flat_map(GenerationNotes::all) {
             self.generation = generation;
             self.history.push(LoadedRules::inherited(generation, &ids, set.clone()));
         }
         let mut maps = self.maps.lock();
-        for inherited in maps.inherited().context("the pinned rule tables")? {
-            let InheritedRules { generation, rules: ids, .. } = &inherited;
+        let inherited = maps.inherited().context("the pinned rule tables")?;
+        for InheritedRules { generation, .. } in &inherited {
             self.generation = self.generation.max(*generation);
-            let rules = LoadedRules::inherited(*generation, ids, set.clone());
-            let name = |(number, id): (usize, &u32)| match rules.rule(number as u16) {
-                Some(rule) => rule.name.clone(),
-                None => format!("removed-{id:08x}"),
-            };
-            let names = ids.iter().enumerate().map(name).collect();
-            maps.adopt(&inherited, names).context("the pinned counters")?;
         }
+        maps.adopt(&inherited, |id| name_of(id, &set)).context("the pinned counters")?;
         drop(maps);
         self.activate(set)
     }

@@ -97,7 +97,8 @@ impl Server {
 }
 
 fn text(status: &Value, readiness: &Value) -> String {
-    let mut parts = vec![ready_line(readiness), devices(&status["devices"])];
+    let mut parts = vec![ready_line(readiness), balance_line(&status["ledger"])];
+    parts.push(devices(&status["devices"]));
     parts.push(rules(&status["rules"]));
     parts.extend(rest(status));
     parts.retain(|part| !part.is_empty());
@@ -113,6 +114,20 @@ fn ready_line(readiness: &Value) -> String {
     let unmet: Vec<_> =
         unmet.map(|(name, it)| format!("{name}: {}", word(&it["reason"]))).collect();
     format!("not ready: {}", unmet.join("; "))
+}
+
+/// Says which rules' books do not balance, if any.
+fn balance_line(ledger: &Value) -> String {
+    let books = ledger.as_object().into_iter().flatten();
+    let wrong = books.map(|(rule, books)| (rule, &books["imbalance"]));
+    let wrong: Vec<_> = wrong
+        .filter(|(_, imbalance)| imbalance.as_i64().is_some_and(|it| it != 0))
+        .map(|(rule, imbalance)| format!("{rule} by {imbalance}"))
+        .collect();
+    match wrong.is_empty() {
+        true => String::new(),
+        false => format!("the books do not balance (please report this): {}", wrong.join(", ")),
+    }
 }
 
 fn devices(devices: &Value) -> String {
@@ -195,13 +210,20 @@ mod tests {
             ],
             "rules": {"buy": {"matched": 3, "refused": {"path": 1}}},
             "packets": {"packets": 10, "truncated": 0},
+            "ledger": {"buy": {"imbalance": 3}, "came": {"imbalance": 0}},
             "sessions_open": 2,
         });
         let readiness = json!({"ready": false, "conditions": {
             "attached": {"met": false, "reason": "n9: no such device"}, "rules": {"met": true}}});
         let text = text(&status, &readiness);
         assert!(text.starts_with("not ready: attached: n9: no such device\n"), "{text}");
-        for wanted in ["xdp-native", "no such device", "path 1", "packets: packets 10\n"] {
+        for wanted in [
+            "not balance (please report this): buy by 3\n",
+            "xdp-native",
+            "no such device",
+            "path 1",
+            "packets: packets 10\n",
+        ] {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
         assert!(text.ends_with("sessions_open: 2") && !text.contains("truncated"), "{text}");

@@ -102,6 +102,8 @@ pub struct Observation {
 pub struct DeepCounts {
     /// Observations that rules were compared with.
     pub observations: u64,
+    /// Matches, whatever became of them, by rule.
+    pub matched: HashMap<String, u64>,
     /// Matches of a rule that a final rule outweighed, by rule.
     pub outweighed: HashMap<String, u64>,
     /// Matches that were counted for a rate and did not reach it, or had reached it before, by rule.
@@ -164,6 +166,7 @@ impl Judge {
         let mut outweighed_below = None;
         let mut fired = Vec::new();
         for rule in of.rules.iter().filter(|rule| applies(rule, &seen)) {
+            *self.counts.matched.entry(rule.name.clone()).or_default() += 1;
             if outweighed_below.is_some_and(|final_at| rule.priority < final_at) {
                 *self.counts.outweighed.entry(rule.name.clone()).or_default() += 1;
                 continue;
@@ -183,7 +186,11 @@ impl Judge {
     /// Whether a rule that the kernel decides fires on what only user space could put together: its
     /// terms, its users, its `every`.
     pub fn judge_one(&mut self, rule: &Rule, seen: &Observation) -> bool {
-        applies(rule, seen) && !self.holds_back(rule, seen)
+        if !applies(rule, seen) {
+            return false;
+        }
+        *self.counts.matched.entry(rule.name.clone()).or_default() += 1;
+        !self.holds_back(rule, seen)
     }
 
     /// Adds to the evidence what earlier packets of the flow said, and keeps what later ones need.

@@ -244,9 +244,9 @@ impl Delivery {
         self.rules.handle(name)
     }
 
-    /// The books of each sink, by its name.
-    pub fn ledgers(&self) -> Vec<(String, Ledger)> {
-        self.rules.sinks.iter().map(|(name, ledger, _)| (name.clone(), ledger.clone())).collect()
+    /// The books of each sink, by its name, and the rules whose events it gets.
+    pub fn ledgers(&self) -> Vec<(String, Ledger, Routes)> {
+        self.rules.sinks.to_vec()
     }
 
     /// Queues an event at every sink that wants it; waits while a queue is full. If the caller stops

@@ -9,7 +9,7 @@ use crate::{
     deep::DeepRules,
     rules::{
         compile::stable_id,
-        model::{Application, Rule, RuleSet},
+        model::{Application, Rule, RuleSet, Signature},
     },
     source::rule_notes::KEPT_GENERATIONS,
 };
@@ -25,13 +25,24 @@ pub struct LoadedRules {
     pub(super) deep: DeepRules,
     /// By the number that records use; `None` for rules that are gone.
     numbers: Vec<Option<Arc<Rule>>>,
+    /// Their stable ids and names, likewise.
+    names: Vec<(u32, Arc<str>)>,
+    /// Those on HTTP requests that the kernel decides, by application.
+    requests: HashMap<u32, Vec<Arc<Rule>>>,
+}
+
+/// The name of the rule with this stable id; one that the set does not have gets a name all the same,
+/// to be counted under.
+pub fn name_of(id: u32, set: &RuleSet) -> String {
+    let rule = set.rules.iter().find(|rule| stable_id(&rule.name) == id);
+    rule.map_or_else(|| format!("removed-{id:08x}"), |rule| rule.name.clone())
 }
 
 impl LoadedRules {
     /// Rules under the generation they were compiled with.
     pub fn new(generation: u32, set: RuleSet) -> Self {
-        let numbers = set.rules.iter().cloned().map(Some).collect();
-        Self::numbered(generation, set, numbers)
+        let ids: Vec<u32> = set.rules.iter().map(|rule| stable_id(&rule.name)).collect();
+        Self::inherited(generation, &ids, set)
     }
 
     /// A generation of another agent, known by its rules' stable ids only: each is the rule of that
@@ -40,14 +51,32 @@ impl LoadedRules {
         let by_id: HashMap<u32, &Arc<Rule>> =
             set.rules.iter().map(|rule| (stable_id(&rule.name), rule)).collect();
         let numbers = ids.iter().map(|id| by_id.get(id).map(|rule| Arc::clone(rule))).collect();
-        Self::numbered(generation, set, numbers)
-    }
-
-    fn numbered(generation: u32, set: RuleSet, numbers: Vec<Option<Arc<Rule>>>) -> Self {
+        let name = |id: &u32| match by_id.get(id) {
+            Some(rule) => (*id, rule.name.as_str().into()),
+            None => (*id, name_of(*id, &set).into()),
+        };
+        let names = ids.iter().map(name).collect();
+        let mut requests: HashMap<u32, Vec<Arc<Rule>>> = HashMap::new();
+        for rule in &set.rules {
+            if matches!(rule.signature(), Some(Signature::HttpRequest(_))) {
+                let of = requests.entry(stable_id(&rule.application.name)).or_default();
+                of.push(rule.clone());
+            }
+        }
         let applications =
             set.applications.iter().map(|app| (stable_id(&app.name), app.clone())).collect();
         let deep = DeepRules::new(&set);
-        Self { generation, set, applications, deep, numbers }
+        Self { generation, set, applications, deep, numbers, names, requests }
+    }
+
+    /// Rules on HTTP requests that the kernel decides, of an application.
+    pub(super) fn requests(&self, application: u32) -> &[Arc<Rule>] {
+        self.requests.get(&application).map_or(&[], Vec::as_slice)
+    }
+
+    /// Stable id and name of the rule that records of this generation give this number, gone or not.
+    pub(super) fn named(&self, number: u16) -> Option<(u32, &Arc<str>)> {
+        self.names.get(usize::from(number)).map(|(id, name)| (*id, name))
     }
 
     /// The rule that records of this generation give this number.

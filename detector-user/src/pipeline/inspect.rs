@@ -1,6 +1,6 @@
 //! Records that user space reads itself: what they show of their flows, and the rules decided on it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use detector_common::event::PayloadKind;
 
@@ -14,7 +14,7 @@ use crate::{
     decode::Record,
     detection::{Detection, Evidence, Flow},
     l7::fact::{Fact, HttpVersion},
-    rules::{compile::stable_id, term::Signature},
+    rules::model::Rule,
     source::session_map::Sessions,
 };
 
@@ -65,23 +65,21 @@ impl<O: Outside> Pipeline<O> {
         evidence: &Evidence,
         read_at: Instant,
     ) -> Vec<Detection> {
+        let of_kernel = rules.requests(record.session.application);
         let Some(Fact::HttpRequest(request)) = evidence.message() else { return Vec::new() };
-        let told_by_kernel = record.payload_kind == PayloadKind::HttpRequest
-            && parse_request(record.payload).is_ok();
-        if told_by_kernel || request.version == HttpVersion::Http2 {
+        if of_kernel.is_empty() || request.version == HttpVersion::Http2 {
             return Vec::new();
         }
-        let of_kernel = rules.set.rules.iter().filter(|rule| {
-            stable_id(&rule.application.name) == record.session.application
-                && matches!(rule.signature(), Some(Signature::HttpRequest(_)))
-        });
-        let mut found = Vec::new();
-        for rule in of_kernel {
-            if self.judge.judge_one(rule, &at.observation(evidence.clone())) {
-                found.push(self.detection(rule, at, evidence.clone(), read_at));
-            }
+        let told_by_kernel = record.payload_kind == PayloadKind::HttpRequest
+            && parse_request(record.payload).is_ok();
+        if told_by_kernel {
+            return Vec::new();
         }
-        found
+        let seen = at.observation(evidence.clone());
+        let fired = of_kernel.iter().filter(|rule| self.judge.judge_one(rule, &seen));
+        let fired: Vec<&Arc<Rule>> = fired.collect();
+        let detection = |rule| self.detection(rule, at, evidence.clone(), read_at);
+        fired.into_iter().map(detection).collect()
     }
 
     /// The flows that have fallen silent.

@@ -4,6 +4,7 @@
 mod history;
 mod inspect;
 mod outside;
+mod reads;
 mod seen_at;
 mod wall_clock;
 mod watch;
@@ -24,16 +25,19 @@ use crate::{
     },
     session::{EndedSession, OpenSession, SessionTable},
     source::{
+        rule_notes::ReadNote,
         session_map::Sessions,
         session_notes::{NoteKey, SessionNote},
     },
 };
 
+use reads::Reads;
 use seen_at::SeenAt;
 use watch::FlowWatch;
 
-pub use history::{LoadedRules, RuleHistory};
+pub use history::{LoadedRules, RuleHistory, name_of};
 pub use outside::{LiveOutside, Outside, boot_id, monotonic_now};
+pub use reads::RuleReads;
 pub use wall_clock::WallClock;
 
 /// What became of records; nothing is dropped without a count.
@@ -45,6 +49,12 @@ pub struct PipelineCounts {
     pub undecodable: HashMap<DecodeError, u64>,
     /// Matches of rules that are no longer known.
     pub unknown_generation: u64,
+    /// Those among them whose rule can still be told, by rule.
+    pub gone: HashMap<String, u64>,
+    /// What records named, by rule.
+    pub reads: Vec<RuleReads>,
+    /// Begins and ends of sessions that rules ask for, by rule.
+    pub sessions_told: HashMap<String, u64>,
     /// Matches of a rule that were none after all.
     pub refused: HashMap<(String, Refusal), u64>,
     /// Detections, by rule.
@@ -76,6 +86,9 @@ pub struct Pipeline<O> {
     /// Of records that are to be read as part of their flows.
     watch: FlowWatch<SeenAt>,
     judge: Judge,
+    reads: Reads,
+    /// Where the record stands that is being read.
+    position: u64,
     counts: PipelineCounts,
     judged_by: u32,
     read_until_ns: u64,
@@ -90,6 +103,8 @@ impl<O: Outside> Pipeline<O> {
             outside,
             watch: FlowWatch::new(),
             judge: Judge::default(),
+            reads: Reads::default(),
+            position: 0,
             counts: PipelineCounts::default(),
             judged_by: 0,
             read_until_ns: 0,
@@ -102,6 +117,7 @@ impl<O: Outside> Pipeline<O> {
             sessions_open: self.sessions.len() as u64,
             flows_forgotten: self.watch.forgotten(),
             deep: self.judge.counts(),
+            reads: self.reads.all(),
             ..self.counts.clone()
         }
     }
@@ -128,9 +144,12 @@ impl<O: Outside> Pipeline<O> {
         };
         let mut found = self.follow_session(&record, &rules, read_at);
         for number in &record.rules {
+            if let Some((id, name)) = rules.named(*number) {
+                self.reads.read(id, name, self.position);
+            }
             match rules.rule(*number) {
                 Some(rule) => found.extend(self.match_rule(rule, &record, read_at)),
-                None => self.counts.unknown_generation += 1,
+                None => self.count_gone(&rules, *number),
             }
         }
         if record.inspect {
@@ -194,7 +213,23 @@ impl<O: Outside> Pipeline<O> {
 
     /// The next record stands at this position of the ring, from which it may be read twice.
     pub fn reading(&mut self, position: u64) {
+        self.position = position;
         self.sessions.reading(position);
+    }
+
+    /// How often records have named rules, as far as that changed since the last time, when the ring
+    /// had been read up to `read_to`.
+    pub fn changed_reads(&mut self, read_to: u64) -> Vec<(u32, ReadNote)> {
+        self.reads.take_changed(read_to)
+    }
+
+    /// Goes on with what the agents before have read.
+    pub fn adopt_reads(&mut self, notes: Vec<(u32, ReadNote)>) {
+        let rules = self.rules.newest();
+        for (id, note) in notes {
+            let name = rules.as_ref().map_or_else(String::new, |rules| name_of(id, &rules.set));
+            self.reads.adopt(id, name.into(), note);
+        }
     }
 
     /// Ends every session, because the agent stops.
@@ -268,6 +303,7 @@ impl<O: Outside> Pipeline<O> {
         ended: Option<&EndedSession>,
         read_at: Instant,
     ) -> Detection {
+        *self.counts.sessions_told.entry(rule.name.clone()).or_default() += 1;
         Detection {
             rule: rule.clone(),
             time: self.outside.wall_clock(at_ns),
@@ -329,6 +365,13 @@ impl<O: Outside> Pipeline<O> {
         }
     }
 
+    fn count_gone(&mut self, rules: &LoadedRules, number: u16) {
+        self.counts.unknown_generation += 1;
+        if let Some((_, name)) = rules.named(number) {
+            *self.counts.gone.entry(name.to_string()).or_default() += 1;
+        }
+    }
+
     fn count_detections(&mut self, found: &[Detection]) {
         for detection in found {
             *self.counts.detected.entry(detection.rule.name.clone()).or_default() += 1;
@@ -347,3 +390,6 @@ fn session_rules<'a>(
             && (rule.ue.is_empty() || rule.ue.iter().any(|ue| ue.contains(&session.flow.ue_ip)))
     })
 }
+
+#[cfg(test)]
+pub(crate) use reads::tests;

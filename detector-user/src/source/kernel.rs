@@ -13,7 +13,7 @@ use super::{
     object::{self, NotBuilt},
     ring_buffer::Ring,
     rule_maps::RuleMaps,
-    rule_notes::RuleNotes,
+    rule_notes::{GenerationNotes, ReadNotes, TotalNotes},
     session_map::SessionMap,
     session_notes::SessionNotes,
 };
@@ -111,7 +111,9 @@ pub struct Notes {
     /// Of the time of day.
     pub clock: ClockNotes,
     /// Of what records mean.
-    pub rules: RuleNotes,
+    pub generations: GenerationNotes,
+    /// Of what was read.
+    pub reads: ReadNotes,
 }
 
 impl Notes {
@@ -119,7 +121,8 @@ impl Notes {
         Ok(Self {
             sessions: SessionNotes::open(pins, sessions)?,
             clock: ClockNotes::open(pins)?,
-            rules: RuleNotes::open(pins)?,
+            generations: GenerationNotes::open(pins)?,
+            reads: ReadNotes::open(pins)?,
         })
     }
 }
@@ -173,7 +176,7 @@ impl Kernel {
         let notes = pins.map(|pins| Notes::open(pins, limits.sessions)).transpose()?;
         Ok(Self {
             notes,
-            rules: RuleMaps::take(&mut ebpf)?,
+            rules: RuleMaps::take(&mut ebpf, pins.map(TotalNotes::open).transpose()?)?,
             sessions: SessionMap::take(&mut ebpf)?,
             counters: PacketCounters::take(&mut ebpf)?,
             ring: take_ring(&mut ebpf, "EVENTS")?,

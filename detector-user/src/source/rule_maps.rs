@@ -19,8 +19,11 @@ use detector_common::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::kernel::{LoadError, take};
-use crate::rules::{model::Rule, table::TableImage};
+use super::{
+    kernel::{LoadError, take},
+    rule_notes::{TotalNote, TotalNotes},
+};
+use crate::rules::{compile::stable_id, model::Rule, table::TableImage};
 
 /// What was counted for a rule, in the order of `RuleCounter::ALL`.
 pub type RuleCounts = [u64; RULE_COUNTERS];
@@ -46,13 +49,23 @@ pub struct RuleMaps {
     rules: SlotMap<{ size_of::<RuleEntry>() }>,
     counts: PerCpuArray<MapData, RuleCounts>,
     slot: usize,
-    /// Names of the active rules, by number.
-    current: Vec<String>,
-    totals: BTreeMap<String, RuleCounts>,
+    /// Stable ids and names of the active rules, by number.
+    current: Vec<(u32, String)>,
+    generation: u32,
+    /// What was counted under other generations.
+    totals: BTreeMap<u32, Total>,
+    /// For the next agent, where pins are kept.
+    notes: Option<TotalNotes>,
+}
+
+/// What was counted for a rule.
+struct Total {
+    name: String,
+    note: TotalNote,
 }
 
 impl RuleMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+    pub(super) fn take(ebpf: &mut Ebpf, notes: Option<TotalNotes>) -> Result<Self, LoadError> {
         let active: Array<MapData, u32> = take(ebpf, "ACTIVE")?;
         // 0 in a new map; in a pinned one what the last agent made active.
         let slot = active.get(&0, 0).map_err(|source| LoadError::Map { name: "ACTIVE", source })?;
@@ -67,7 +80,9 @@ impl RuleMaps {
             counts: take(ebpf, "RULE_COUNTS")?,
             slot: slot as usize % SLOTS,
             current: Vec::new(),
+            generation: 0,
             totals: BTreeMap::new(),
+            notes,
         })
     }
 
@@ -85,10 +100,12 @@ impl RuleMaps {
         self.rules.write(idle, &image.rules)?;
         self.active.set(0, idle as u32, 0)?;
         wait_for_packets_in_flight();
-        let (slot, retired) = (self.slot, self.current.clone());
-        self.retire_counts(slot, &retired)?;
+        let retired = std::mem::take(&mut self.current);
+        self.retire_counts(self.slot, self.generation, &retired)?;
         self.slot = idle;
-        self.current = rules.iter().map(|rule| rule.name.clone()).collect();
+        self.current =
+            rules.iter().map(|rule| (stable_id(&rule.name), rule.name.clone())).collect();
+        self.generation = image.generation.generation;
         Ok(())
     }
 
@@ -110,22 +127,28 @@ impl RuleMaps {
         Ok(all)
     }
 
-    /// Goes on counting where another agent left off. `names` are those of the inherited rules.
+    /// Goes on counting where another agent left off, with these names for the rules' stable ids.
     ///
     /// # Errors
     /// When the kernel refuses to read or write the counts.
     pub fn adopt(
         &mut self,
-        inherited: &InheritedRules,
-        names: Vec<String>,
+        inherited: &[InheritedRules],
+        name: impl Fn(u32) -> String,
     ) -> Result<(), MapError> {
-        if inherited.slot == self.slot {
-            self.current = names;
-            Ok(())
-        } else {
-            // Not zero only if that agent was killed in the middle of a reload.
-            self.retire_counts(inherited.slot, &names)
+        let noted = self.notes.iter().flat_map(TotalNotes::all);
+        self.totals = noted.map(|(id, note)| (id, Total { name: name(id), note })).collect();
+        for InheritedRules { generation, rules, slot } in inherited {
+            let rules: Vec<(u32, String)> = rules.iter().map(|id| (*id, name(*id))).collect();
+            if *slot == self.slot {
+                self.current = rules;
+                self.generation = *generation;
+            } else {
+                // Not zero only if that agent was killed in the middle of a reload.
+                self.retire_counts(*slot, *generation, &rules)?;
+            }
         }
+        Ok(())
     }
 
     /// Stable ids of the rules in a slot, by number; those past the last rule are of older sets.
@@ -146,8 +169,9 @@ impl RuleMaps {
     /// # Errors
     /// When the kernel refuses to read the map.
     pub fn counts(&self) -> Result<BTreeMap<String, RuleCounts>, MapError> {
-        let mut totals = self.totals.clone();
-        for (number, rule) in self.current.iter().enumerate() {
+        let mut totals: BTreeMap<String, RuleCounts> =
+            self.totals.values().map(|total| (total.name.clone(), total.note.counts)).collect();
+        for (number, (_, rule)) in self.current.iter().enumerate() {
             add(totals.entry(rule.clone()).or_default(), self.read_counts(self.slot, number)?);
         }
         Ok(totals)
@@ -155,11 +179,25 @@ impl RuleMaps {
 
     /// Adds the counts of the rules that are no longer active to the totals, and zeroes them for
     /// the next generation that uses the slot.
-    fn retire_counts(&mut self, slot: usize, rules: &[String]) -> Result<(), MapError> {
+    fn retire_counts(
+        &mut self,
+        slot: usize,
+        generation: u32,
+        rules: &[(u32, String)],
+    ) -> Result<(), MapError> {
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| MapError::IoError(source))?;
-        for (number, rule) in rules.iter().enumerate() {
+        for (number, (id, name)) in rules.iter().enumerate() {
             let counts = self.read_counts(slot, number)?;
-            add(self.totals.entry(rule.clone()).or_default(), counts);
+            let note = TotalNote { counts: [0; RULE_COUNTERS], generation: 0 };
+            let fresh = || Total { name: name.clone(), note };
+            let total = self.totals.entry(*id).or_insert_with(fresh);
+            if total.note.generation < u64::from(generation) {
+                add(&mut total.note.counts, counts);
+                total.note.generation = generation.into();
+                if let Some(notes) = self.notes.as_mut() {
+                    notes.keep(*id, &total.note);
+                }
+            }
             let zeroes = PerCpuValues::try_from(vec![[0; RULE_COUNTERS]; cpus])?;
             self.counts.set((slot * MAX_RULES + number) as u32, zeroes, 0)?;
         }

@@ -1,30 +1,33 @@
-//! Which rules the numbers in records meant, for the last generations: records that an agent has not
-//! finished may be of any of them when the next one reads them. (The kernel's own tables know two.)
+//! What the next agent must know of rules: which of them the numbers in records meant, what was
+//! counted of those that are no longer active, and how much of it was read.
 
 use aya::maps::{HashMap, MapData};
 use detector_common::rule::MAX_RULES;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{agent_map, kernel::LoadError};
+use super::{agent_map, kernel::LoadError, rule_maps::RuleCounts};
 use crate::pin::PinDirectory;
 
-/// Generations that are remembered.
+/// Generations that are remembered: records that an agent has not finished may be of any of them.
+/// (The kernel's own tables know two.)
 pub const KEPT_GENERATIONS: usize = 16;
+/// Rules of which counts are remembered, those of earlier sets included.
+const RULES: u32 = 8 * MAX_RULES as u32;
 
-const VALUE: usize = MAX_RULES * size_of::<u32>();
+const IDS: usize = MAX_RULES * size_of::<u32>();
 
 /// Stable ids of rules, by generation and number.
-pub struct RuleNotes {
-    map: HashMap<MapData, u32, [u8; VALUE]>,
+pub struct GenerationNotes {
+    map: HashMap<MapData, u32, [u8; IDS]>,
 }
 
-impl RuleNotes {
+impl GenerationNotes {
     pub(super) fn open(pins: &PinDirectory) -> Result<Self, LoadError> {
-        Ok(Self { map: agent_map::open(pins, "RULE_NOTES", KEPT_GENERATIONS as u32 + 1)? })
+        Ok(Self { map: agent_map::open(pins, "GENERATION_NOTES", KEPT_GENERATIONS as u32 + 1)? })
     }
 
     /// All that are remembered, oldest first.
-    pub fn generations(&self) -> Vec<(u32, Vec<u32>)> {
+    pub fn all(&self) -> Vec<(u32, Vec<u32>)> {
         let notes = self.map.iter().filter_map(Result::ok);
         let mut all: Vec<(u32, Vec<u32>)> = notes
             .map(|(generation, bytes)| {
@@ -39,16 +42,81 @@ impl RuleNotes {
 
     /// Remembers a generation, before there are records of it.
     pub fn keep(&mut self, generation: u32, ids: &[u32]) {
-        let old = self.generations();
+        let old = self.all();
         for (old, _) in old.iter().rev().skip(KEPT_GENERATIONS - 1) {
             let _ = self.map.remove(old);
         }
         let mut words = [0u32; MAX_RULES];
         words.iter_mut().zip(ids).for_each(|(word, id)| *word = *id);
-        let mut value = [0; VALUE];
+        let mut value = [0; IDS];
         value.copy_from_slice(words.as_bytes());
         if let Err(error) = self.map.insert(generation, value, 0) {
             log::warn!("rule notes: {error}; the next agent may not know what records mean");
+        }
+    }
+}
+
+/// What was counted of a rule under the generations that are no longer active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TotalNote {
+    /// In the order of `RuleCounter::ALL`.
+    pub counts: RuleCounts,
+    /// The last generation that is in it: so that an agent that is killed just then counts it once.
+    pub generation: u64,
+}
+
+/// Notes of one kind, by the rules' stable ids.
+pub struct NotesByRule<T: IntoBytes, const SIZE: usize> {
+    map: HashMap<MapData, u32, [u8; SIZE]>,
+    note: std::marker::PhantomData<T>,
+}
+
+/// What was counted.
+pub type TotalNotes = NotesByRule<TotalNote, { size_of::<TotalNote>() }>;
+/// How much of what was recorded was read.
+pub type ReadNotes = NotesByRule<ReadNote, { size_of::<ReadNote>() }>;
+
+/// How often records that were read have named a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReadNote {
+    /// In the records before `as_of`.
+    pub count: u64,
+    /// A position in the ring.
+    pub as_of: u64,
+}
+
+impl TotalNotes {
+    pub(super) fn open(pins: &PinDirectory) -> Result<Self, LoadError> {
+        Self::named(pins, "TOTAL_NOTES")
+    }
+}
+
+impl ReadNotes {
+    pub(super) fn open(pins: &PinDirectory) -> Result<Self, LoadError> {
+        Self::named(pins, "READ_NOTES")
+    }
+}
+
+impl<T: FromBytes + IntoBytes + Immutable, const SIZE: usize> NotesByRule<T, SIZE> {
+    fn named(pins: &PinDirectory, name: &'static str) -> Result<Self, LoadError> {
+        const { assert!(size_of::<T>() == SIZE) };
+        Ok(Self { map: agent_map::open(pins, name, RULES)?, note: std::marker::PhantomData })
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<(u32, T)> {
+        let notes = self.map.iter().filter_map(Result::ok);
+        notes.filter_map(|(id, bytes)| Some((id, T::read_from_bytes(&bytes).ok()?))).collect()
+    }
+
+    /// Remembers one.
+    pub fn keep(&mut self, id: u32, note: &T) {
+        let mut value = [0; SIZE];
+        value.copy_from_slice(note.as_bytes());
+        if let Err(error) = self.map.insert(id, value, 0) {
+            log::warn!("rule notes: {error}; the books of the next agent may not balance");
         }
     }
 }

@@ -231,6 +231,34 @@ pub(crate) fn metric(agent: &Agent<'_>, name: &str, labels: &[&str]) -> f64 {
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
+/// Waits until the agent has found the rule's books to balance, and adds them up itself.
+pub(crate) fn balanced(agent: &Agent<'_>, rule: &str) {
+    let label = format!("rule=\"{rule}\"");
+    eventually("the agent has looked at its books", || {
+        let answer = agent.admin_get("/metrics").expect("/metrics");
+        let text = String::from_utf8(answer.body).expect("text");
+        let looked =
+            |line: &str| line.starts_with("detector_ledger_imbalance") && line.contains(&label);
+        text.lines().any(looked) && status(agent)["ledger"][rule]["in_ring"] == 0
+    });
+    let books = &status(agent)["ledger"][rule];
+    let sum = |names: &[&str]| -> u64 {
+        names
+            .iter()
+            .map(|name| books[name].as_u64().unwrap_or_else(|| panic!("{name}: {books}")))
+            .sum()
+    };
+    let left = sum(&["detected", "read_again"]);
+    let held_back = sum(&["suppressed", "rate_limited", "filtered"]);
+    let right = held_back + sum(&["lost_in_kernel", "in_ring", "read_before", "emitted"]);
+    assert_eq!(left, right, "{books}");
+    for (sink, row) in books["sinks"].as_object().into_iter().flatten() {
+        assert_eq!(row["entered"], books["emitted"], "{sink}: {books}");
+    }
+    assert_eq!(metric(agent, "detector_ledger_imbalance", &[]), 0.0, "{books}");
+    assert_eq!(metric(agent, "detector_ledger_mistakes_total", &[]), 0.0, "{books}");
+}
+
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     wait::until(what, LIMIT, || Ok(condition().then_some(()))).expect("in time");
 }

@@ -16,7 +16,8 @@ use testbed::{
 };
 
 use crate::bed::{
-    Bed, LIMIT, SINK, UE, UE6, config_with, eventually, metric, rule_text, rules_with, status,
+    Bed, LIMIT, SINK, UE, UE6, balanced, config_with, eventually, metric, rule_text, rules_with,
+    status,
 };
 
 const KILLS: u64 = 6;
@@ -77,13 +78,6 @@ fn what_was_detected_is_delivered_though_the_agent_is_killed_at_any_moment() {
         for _ in 0..KILLS {
             // The moment is the test.
             std::thread::sleep(Duration::from_millis(random.u64(20..900)));
-            println!(
-                "early {} records {} inflight {} spooled {}",
-                metric(&agent, "detector_ring_released_early_total", &[]),
-                metric(&agent, "detector_records_total", &[]),
-                metric(&agent, "detector_ledger_in_flight", &[]),
-                metric(&agent, "detector_ledger_in_flight", &["spool"])
-            );
             agent.signal(Signal::SIGKILL).expect("signal");
             agent.wait(LIMIT).expect("killed");
             agent = bed.start();
@@ -103,6 +97,9 @@ fn what_was_detected_is_delivered_though_the_agent_is_killed_at_any_moment() {
     assert_eq!(paths(), all, "each press");
     assert_eq!(metric(&agent, "detector_rule_ring_full_total", &[]), 0.0);
     assert_eq!(metric(&agent, "detector_ledger_lost_total", &[]), 0.0);
+    ["buy-click", "came", "left"].iter().for_each(|rule| balanced(&agent, rule));
+    let books = &status(&agent)["ledger"]["buy-click"];
+    assert_eq!(books["detected"], all, "over all agents: {books}");
     twice_is_the_same(&requests);
     in_order(&requests, &pressed);
     sessions_begin_and_end(&requests);

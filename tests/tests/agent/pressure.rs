@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use testbed::{need_root, receiver::Reply};
 
-use crate::bed::{BUY, Bed, LIMIT, SINK, UE, config_with, eventually, ids, rule_count};
+use crate::bed::{BUY, Bed, LIMIT, SINK, UE, balanced, config_with, eventually, ids, rule_count};
 
 #[test]
 fn a_full_ring_buffer_is_counted_and_neither_the_agent_nor_the_traffic_stops() {
@@ -41,6 +41,7 @@ fn a_full_ring_buffer_is_counted_and_neither_the_agent_nor_the_traffic_stops() {
     user.post(BUY, "{}").expect("answer");
     receiver.wait_for(before + 1, LIMIT).expect("a new event");
     assert_eq!(rule_count(&agent, "buy-click", "ring_full"), lost);
+    balanced(&agent, "buy-click");
     agent.must_run().expect("running");
 }
 

@@ -11,7 +11,7 @@ use nix::{
 };
 use testbed::{agent::Agent, need_root};
 
-use crate::bed::{BUY, Bed, LIMIT, UE, rule_count, rules, rules_with, settled};
+use crate::bed::{BUY, Bed, LIMIT, UE, balanced, rule_count, rules, rules_with, settled};
 
 fn wait_for_generation(agent: &Agent<'_>, generation: u32) {
     let wanted = format!("generation={generation}");
@@ -35,6 +35,7 @@ fn a_changed_file_is_taken_and_the_old_rules_are_gone() {
     let [request] = receiver.recorded().try_into().expect("one event");
     assert_eq!(request.json()["http"]["path"], "/catalog/elsewhere");
     assert_eq!(rule_count(&agent, "buy-click", "matched"), 1);
+    balanced(&agent, "buy-click");
 }
 
 #[test]

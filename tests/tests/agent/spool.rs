@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use testbed::{agent::Agent, need_root, receiver::Reply};
 
 use crate::bed::{
-    Bed, LIMIT, SINK, UE, UE6, config_with, eventually, ids, metric, settled, status,
+    Bed, LIMIT, SINK, UE, UE6, balanced, config_with, eventually, ids, metric, settled, status,
 };
 
 /// A bed whose agent spools beside its config.
@@ -75,6 +75,7 @@ fn what_is_spooled_survives_sigkill_and_is_delivered_with_the_same_ids() {
     assert_eq!(after, before);
     assert!(requests.iter().all(|it| it.header("ce-source") == "/mec/site-7/mec-1/n6"));
     assert_eq!((books(&second, "recovered"), books(&second, "delivered")), (6, 6));
+    balanced(&second, "buy-click");
 }
 
 #[test]

@@ -119,7 +119,7 @@ impl Bench {
     /// The books of a sink for the one rule there is.
     fn books(&self, sink: &str) -> ledger::Row {
         let ledgers = self.delivery.ledgers();
-        let (_, ledger) = ledgers.iter().find(|(name, _)| name == sink).unwrap();
+        let (_, ledger, _) = ledgers.iter().find(|(name, ..)| name == sink).unwrap();
         let row = ledger.rows().remove("press").unwrap_or_default();
         assert_eq!(row.imbalance(), 0, "{row:?}");
         row
