@@ -9,7 +9,7 @@ use core::{cell::Cell, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::{bpf_ktime_get_ns, generated::bpf_ktime_get_coarse_ns},
+    helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
@@ -26,7 +26,7 @@ use detector_common::{
 
 use crate::{
     packet::HookPacket,
-    ring::{self, Scratch},
+    ring::{self, Clock, Scratch},
     verifier,
 };
 
@@ -42,11 +42,6 @@ static PACKET_COUNTERS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_ent
 #[map]
 static RULE_COUNTS: PerCpuArray<[u64; RULE_COUNTERS]> =
     PerCpuArray::with_max_entries((MAX_RULES * SLOTS) as u32, 0);
-
-/// Set by the agent on kernels that have `bpf_ktime_get_coarse_ns` (Linux 5.11). The verifier
-/// knows the value and never looks at the branch not taken.
-#[unsafe(no_mangle)]
-static COARSE_CLOCK: u8 = 0;
 
 /// The packet path's memory while it judges one packet.
 pub(crate) struct Memory<'a, P> {
@@ -89,14 +84,18 @@ impl<P: HookPacket> State for Memory<'_, P> {
         unsafe { bpf_ktime_get_ns() }
     }
 
+    /// The clock is read once a tick and CPU. The tick's number costs one load (the verifier puts it in
+    /// the place of the call, Linux 5.5), `bpf_ktime_get_coarse_ns` costs 15 ns.
     #[inline(always)]
     fn now_coarse(&self) -> u64 {
-        // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
-        if unsafe { core::ptr::read_volatile(&raw const COARSE_CLOCK) } == 0 {
-            return self.now();
-        }
         // SAFETY: a helper without arguments.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        let tick = unsafe { bpf_jiffies64() };
+        // SAFETY: as in `watch`.
+        let clock = unsafe { &mut (*self.scratch).clock };
+        if clock.tick != tick {
+            *clock = Clock { tick, ns: self.now() };
+        }
+        clock.ns
     }
 
     #[inline(always)]

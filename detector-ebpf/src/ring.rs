@@ -32,6 +32,8 @@ pub(crate) struct Scratch {
     pub(crate) draft: Draft,
     /// What the packet says.
     pub(crate) facts: MaybeUninit<Facts>,
+    /// What this CPU's clock last said.
+    pub(crate) clock: Clock,
     /// When this CPU last woke the reader.
     last_wake_ns: u64,
     /// Key of the session being watched.
@@ -42,6 +44,15 @@ pub(crate) struct Scratch {
     pub(crate) empty_session: SessionSnapshot,
     /// What a flow begins as.
     pub(crate) empty_flow: FlowSnapshot,
+}
+
+/// When a kernel tick began, as far as packets came in it.
+#[repr(C)]
+pub(crate) struct Clock {
+    /// The tick's number.
+    pub(crate) tick: u64,
+    /// The clock in it, in ns of CLOCK_MONOTONIC.
+    pub(crate) ns: u64,
 }
 
 /// This CPU's scratch.

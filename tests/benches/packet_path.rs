@@ -46,10 +46,9 @@ struct Subject {
 impl Subject {
     /// `front` is a program of the bench object; `kernel` what it goes on with, or the empty one.
     fn new(front: &str, ues: u32, kernel: Option<Kernel>, frame: &[u8]) -> Self {
-        let object = fs::read(bench_object()).expect("cargo xtask build makes it");
         let mut harness = EbpfLoader::new()
             .override_global("UES", &ues, true)
-            .load(&object)
+            .load(&object("bench.bpf.o"))
             .expect("the bench programs load");
         let mut kernel = kernel;
         let mut next: ProgramArray<_> =
@@ -103,12 +102,18 @@ fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
     ebpf.program_mut(name).expect("is in the object").try_into().expect("XDP")
 }
 
-fn bench_object() -> std::path::PathBuf {
+/// An object of `target/bpf` as it is now, so that a change to the kernel programs is measured
+/// without the agent being built again.
+fn object(name: &str) -> Vec<u8> {
     let mut target = std::env::current_exe().expect("this file");
-    while !target.join("bpf/bench.bpf.o").exists() {
-        assert!(target.pop(), "no target/bpf/bench.bpf.o: run `cargo xtask build`");
+    while !target.join("bpf").join(name).exists() {
+        assert!(target.pop(), "no target/bpf/{name}: run `cargo xtask build`");
     }
-    target.join("bpf/bench.bpf.o")
+    fs::read(target.join("bpf").join(name)).expect("a file")
+}
+
+fn load(limits: KernelLimits) -> Kernel {
+    Kernel::load_object(&object("detector.bpf.o"), limits, None).expect("loads")
 }
 
 /// `count` rules: one on the shop, the others on applications of their own.
@@ -135,7 +140,7 @@ fn kernel(rule_count: usize, limits: KernelLimits) -> Kernel {
     let set = rules(rule_count);
     let pools = ["10.60.0.0/16", "10.128.0.0/9"].map(|pool| pool.parse().expect("a pool"));
     let image = compile(&set, &pools, 1).expect("compiles");
-    let mut kernel = Kernel::load(limits).expect("loads");
+    let mut kernel = load(limits);
     kernel.rules.swap(&image, &set.rules).expect("rules are written");
     kernel
 }
@@ -270,7 +275,7 @@ fn wake_ups(matched: &[u8]) {
         let limits =
             KernelLimits { ring_bytes: 64 << 20, wake_holdoff_ns: Some(holdoff), ..quiet() };
         let mut kernel = kernel(1, limits);
-        let empty = Kernel::load(quiet()).expect("loads").ring;
+        let empty = load(quiet()).ring;
         let mut records = std::mem::replace(&mut kernel.ring, empty);
         let (stop, waited_on) = ring::stop_pair().expect("an eventfd");
         // Read until the process ends.

@@ -156,14 +156,12 @@ impl Kernel {
         limits: KernelLimits,
         pins: Option<&PinDirectory>,
     ) -> Result<Self, LoadError> {
-        let coarse_clock = u8::from(has_coarse_clock());
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("SESSIONS", limits.sessions)
             .map_max_entries("FLOWS", limits.flows)
             .map_max_entries("SUPPRESSIONS", limits.flows)
-            .map_max_entries("EVENTS", limits.ring_bytes)
-            .override_global("COARSE_CLOCK", &coarse_clock, true);
+            .map_max_entries("EVENTS", limits.ring_bytes);
         if let Some(holdoff) = limits.wake_holdoff_ns.as_ref() {
             loader.override_global("WAKE_HOLDOFF", holdoff, true);
         }
@@ -208,12 +206,6 @@ where
 fn take_ring(ebpf: &mut Ebpf, name: &'static str) -> Result<Ring, LoadError> {
     let map = ebpf.take_map(name).ok_or(LoadError::MissingMap(name))?;
     Ring::open(map).map_err(|source| LoadError::Map { name, source })
-}
-
-/// `bpf_ktime_get_coarse_ns` came with Linux 5.11.
-fn has_coarse_clock() -> bool {
-    aya::util::KernelVersion::current()
-        .is_ok_and(|version| version >= aya::util::KernelVersion::new(5, 11, 0))
 }
 
 /// The packet counters, summed over CPUs when read.
