@@ -290,6 +290,7 @@ pub(crate) fn cut_request<P: PacketBytes + ?Sized, S: State>(
         let Some(flow) = known.or_else(|| state.create_flow(BUDGET)) else { return false };
         flow.shown[at].set(BUDGET - REOPENED + length);
         session.cut_until.set(now + CUT_REQUEST_NS);
+        state.end_bursts();
         return true;
     }
     // What nearly all packets are asked, and no more.

@@ -2,11 +2,13 @@
 //! layouts between them. `no_std`, no allocation, no `unsafe`.
 //!
 //! Read in this order: [`packet`] (where bytes come from), [`wire`] and [`parse`], [`rule`] (the
-//! tables) and [`lookup`], [`state`] (what is remembered), [`classify`], [`inspect`] (what user space
+//! tables) and [`lookup`], [`state`] and
+//! [`burst`] (what is remembered), [`classify`], [`inspect`] (what user space
 //! must read itself), [`event`] (the record that crosses to user space), [`counter`].
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod burst;
 pub mod classify;
 pub mod counter;
 pub mod event;

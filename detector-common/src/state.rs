@@ -6,6 +6,7 @@ use core::{cell::Cell, ops::Deref};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
+    burst::Burst,
     counter::{Counter, RuleCounter},
     event::RecordHeader,
     packet::Address,
@@ -13,7 +14,9 @@ use crate::{
 };
 
 /// One user of one application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct SessionKey {
     /// The user.
@@ -33,6 +36,8 @@ pub const RECENT_SEGMENTS: usize = 8;
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct SessionState {
+    /// Under which rules the UE was last looked up, and what was found: see [`Self::judged_under`].
+    pub ue: Cell<u64>,
     /// When the UE's first packet came, in ns of CLOCK_MONOTONIC; 0 while only the application spoke.
     pub start_ns: Cell<u64>,
     /// When the last packet came; coarse (a kernel tick, 1 to 10 ms) where the kernel has 5.11.
@@ -49,8 +54,6 @@ pub struct SessionState {
     pub open_connections: Cell<u64>,
     /// Where the next mark goes.
     pub next_recent: Cell<u64>,
-    /// Under which rules the UE was last looked up, and what was found: see [`Self::judged_under`].
-    pub ue: Cell<u64>,
     /// Until when flows of the session may be followed because a request was cut, ns, coarse.
     pub cut_until: Cell<u64>,
 }
@@ -61,6 +64,8 @@ pub struct SessionState {
 )]
 #[repr(C)]
 pub struct SessionSnapshot {
+    /// See [`SessionState::ue`].
+    pub ue: u64,
     /// See [`SessionState::start_ns`].
     pub start_ns: u64,
     /// See [`SessionState::last_ns`].
@@ -77,8 +82,6 @@ pub struct SessionSnapshot {
     pub open_connections: u64,
     /// See [`SessionState::next_recent`].
     pub next_recent: u64,
-    /// See [`SessionState::ue`].
-    pub ue: u64,
     /// See [`SessionState::cut_until`].
     pub cut_until: u64,
 }
@@ -233,6 +236,13 @@ pub trait State {
     /// Begins their session with what is known of the UE ([`SessionState::ue_word`]); `None` if there
     /// is no room.
     fn create_session(&mut self, ue_word: u64) -> Option<Self::Session>;
+    /// The watched session's burst ([`crate::burst`]), if one goes on. Only what keeps sessions in a
+    /// dear place has bursts.
+    fn burst(&mut self, generation: u32) -> Option<&mut Burst>;
+    /// Begins a burst of the watched session, which began at `start_ns`.
+    fn begin_burst(&mut self, start_ns: u64, generation: u32);
+    /// Ends the bursts of the watched session, whichever CPU counts in them.
+    fn end_bursts(&mut self);
     /// Finds the flow.
     fn flow_state(&self) -> Option<Self::Flow>;
     /// Remembers the flow, as one that was shown so many bytes in each direction; `None` if there is

@@ -11,9 +11,10 @@ use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{bpf_ktime_get_ns, generated::bpf_jiffies64},
     macros::map,
-    maps::{LruHashMap, PerCpuArray},
+    maps::{Array, LruHashMap, PerCpuArray},
 };
 use detector_common::{
+    burst::{self, Burst},
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
     inspect::BUDGET,
     parse::Facts,
@@ -37,6 +38,11 @@ static SESSIONS: LruHashMap<SessionKey, SessionSnapshot> = LruHashMap::with_max_
 static FLOWS: LruHashMap<FlowKey, FlowSnapshot> = LruHashMap::with_max_entries(65536, 0);
 #[map]
 static SUPPRESSIONS: LruHashMap<SuppressionKey, u64> = LruHashMap::with_max_entries(65536, 0);
+#[map]
+static BURSTS: PerCpuArray<Burst> = PerCpuArray::with_max_entries(burst::BURSTS, 0);
+/// How often bursts were ended, by their place, on all CPUs.
+#[map]
+static BURST_ENDS: Array<u32> = Array::with_max_entries(burst::BURSTS, 0);
 #[map]
 static PACKET_COUNTERS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -69,6 +75,31 @@ impl<'a, P: HookPacket> Memory<'a, P> {
         // SAFETY: this CPU's scratch, in a map that lives as long as the program; nothing else
         // refers to this field.
         unsafe { &mut (*self.scratch).facts }
+    }
+}
+
+/// This CPU's burst in the place of a session, whosever it is, and how often bursts there were ended.
+#[inline(always)]
+fn burst_of(key: &SessionKey) -> Option<(&'static mut Burst, u32)> {
+    let place = Burst::place(key);
+    let (burst, ends) = (BURSTS.get_ptr_mut(place)?, BURST_ENDS.get_ptr(place)?);
+    // SAFETY: this CPU's own map value, which user space only reads; programs of one CPU do not
+    // interleave. The other is one word, and volatile because other CPUs write it.
+    Some(unsafe { (&mut *burst, ends.read_volatile()) })
+}
+
+/// Adds a burst to its session, if that is still there.
+#[inline(always)]
+fn settle(burst: &Burst) {
+    let Some(session) = SESSIONS.get_ptr(&burst.key) else { return };
+    // SAFETY: as in `Memory::session`.
+    let session = unsafe { &*session.cast::<SessionState>() };
+    if session.start_ns.get() != burst.start_ns {
+        return;
+    }
+    for direction in 0..2 {
+        verifier::atomic_add(&session.packets[direction], burst.packets[direction]);
+        verifier::atomic_add(&session.bytes[direction], burst.bytes[direction]);
     }
 }
 
@@ -134,6 +165,36 @@ impl<P: HookPacket> State for Memory<'_, P> {
         // Another CPU may have been first: then its entry counts.
         let _ = SESSIONS.insert(&scratch.session, &scratch.empty_session, u64::from(BPF_NOEXIST));
         self.session()
+    }
+
+    #[inline(always)]
+    fn burst(&mut self, generation: u32) -> Option<&mut Burst> {
+        let tick = self.now_coarse();
+        // SAFETY: as in `watch`.
+        let key = unsafe { &(*self.scratch).session };
+        let (burst, ends) = burst_of(key)?;
+        burst.goes_on(key, tick, generation, ends).then_some(burst)
+    }
+
+    #[inline(always)]
+    fn begin_burst(&mut self, start_ns: u64, generation: u32) {
+        let tick = self.now_coarse();
+        // SAFETY: as in `watch`.
+        let key = unsafe { &(*self.scratch).session };
+        let Some((burst, ends)) = burst_of(key) else { return };
+        if !burst.is_empty() {
+            settle(burst);
+        }
+        burst.begin(key, start_ns, tick, generation, ends);
+    }
+
+    #[inline(always)]
+    fn end_bursts(&mut self) {
+        // SAFETY: as in `watch`.
+        let key = unsafe { &(*self.scratch).session };
+        let Some(ends) = BURST_ENDS.get_ptr_mut(Burst::place(key)) else { return };
+        // SAFETY: a map value that other CPUs write too: any other value ends bursts as well.
+        unsafe { ends.write_volatile(ends.read_volatile().wrapping_add(1)) };
     }
 
     #[inline(always)]

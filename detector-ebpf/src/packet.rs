@@ -25,6 +25,12 @@ pub(crate) trait HookPacket: PacketBytes {
     /// # Safety
     /// `destination` is valid for writing `length` bytes.
     unsafe fn copy(&self, offset: u32, destination: *mut u8, length: u32) -> bool;
+
+    /// Copies `N` bytes where that is quicker than [`Self::copy`]; whether it did.
+    ///
+    /// # Safety
+    /// `destination` is aligned to 8 bytes and valid for writing `N` bytes.
+    unsafe fn copy_in_place<const N: usize>(&self, offset: u32, destination: *mut u8) -> bool;
 }
 
 /// The longest header, IPv6.
@@ -139,6 +145,23 @@ impl HookPacket for Xdp<'_> {
         // SAFETY: the caller's promise, and the kernel's context.
         unsafe { bpf_xdp_load_bytes(self.md(), offset, destination.cast(), length) == 0 }
     }
+
+    /// The helper costs 30 ns, 32 words a third of that.
+    #[inline(always)]
+    unsafe fn copy_in_place<const N: usize>(&self, offset: u32, destination: *mut u8) -> bool {
+        let Some(offset) = verifier::bounded_offset(offset as usize) else { return false };
+        let start = self.context.data() + offset;
+        if start + N > self.context.data_end() {
+            return false;
+        }
+        let (from, to) = (start as *const u64, destination.cast::<u64>());
+        for word in 0..N / 8 {
+            // SAFETY: N bytes lie between data and data_end, as just checked, and at the destination,
+            // as the caller promises. Volatile: see `ring::copy_header`.
+            unsafe { to.add(word).write_volatile(from.add(word).read_unaligned()) };
+        }
+        true
+    }
 }
 
 /// A packet at TC. Only 74 bytes of it are sure to be linear, so it is read through the helper.
@@ -210,5 +233,11 @@ impl HookPacket for Tc<'_> {
         let skb = self.context.as_ptr().cast();
         // SAFETY: the caller's promise, and the kernel's context.
         unsafe { bpf_skb_load_bytes(skb, offset, destination.cast(), length) == 0 }
+    }
+
+    /// Little of a packet is sure to lie in one piece here.
+    #[inline(always)]
+    unsafe fn copy_in_place<const N: usize>(&self, _offset: u32, _destination: *mut u8) -> bool {
+        false
     }
 }

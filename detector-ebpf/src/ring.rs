@@ -68,6 +68,9 @@ struct Place<const N: usize> {
     payload: MaybeUninit<[u8; N]>,
 }
 
+/// The size that is copied word by word: what rules get unless they ask for more.
+const IN_PLACE: usize = 256;
+
 /// Sends the record in `scratch` with up to `capture` bytes of the payload; whether it found room.
 ///
 /// The payload is copied once, from the packet to the ring. The verifier wants to know the size of
@@ -106,7 +109,9 @@ fn send_in<const N: usize, P: HookPacket>(
         // SAFETY: the payload has room for N bytes.
         let copied = unsafe {
             let payload = (&raw mut (*place.as_mut_ptr()).payload).cast();
-            packet.copy(facts.payload_offset, payload, length as u32)
+            let whole = N == IN_PLACE && length == N;
+            (whole && packet.copy_in_place::<N>(facts.payload_offset, payload))
+                || packet.copy(facts.payload_offset, payload, length as u32)
         };
         header.captured = if copied { length as u32 } else { 0 };
     }

@@ -20,6 +20,7 @@ use self::{
 use crate::{
     counter::Counter,
     event::PayloadKind,
+    http,
     inspect::{self, want},
     lookup,
     packet::{Direction, Layer, PacketBytes, Protocol},
@@ -27,6 +28,7 @@ use crate::{
     rule::{ApplicationEntry, Generation, Tables},
     state::{FlowKey, State},
     verifier::forget_all,
+    wire::tcp_flag::{FIN, RST, SYN},
 };
 
 /// Parses and judges one packet, and counts it. `ifindex` is the device it was seen on; `place` is
@@ -92,6 +94,13 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let Some(application) = tables.application(index) else { return };
     let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
     state.watch(flow_key(facts, direction), application.id);
+    if has_bursts(facts, application)
+        && let Some(burst) = state.burst(head.generation)
+        && is_plain(packet, facts)
+    {
+        burst.count(direction, watched.packet_length);
+        return state.count(Counter::Watched, 1);
+    }
     let mut notices = Notices::NONE;
     let session = match find_session(tables, head, state) {
         Ok(session) => session,
@@ -123,7 +132,11 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
         );
     }
     if !notices.any() && matches!(found.kind, PayloadKind::Other) {
-        return; // nearly all packets of a watched application
+        // Nearly all packets of a watched application.
+        if has_bursts(facts, application) && start != 0 && session.cut_until.get() <= seen {
+            state.begin_burst(start, head.generation);
+        }
+        return;
     }
     let now = if notices.started { start } else { state.now() };
     let Some(draft) = state.draft() else { return };
@@ -135,6 +148,29 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     draft.first_word = application.first_word;
     draft.last_word = application.last_word;
     report(facts, &session, tables, state);
+}
+
+/// Whether packets of the application, as far as they go in bursts, need no more than to be counted.
+#[inline(always)]
+fn has_bursts(facts: &Facts, application: &ApplicationEntry) -> bool {
+    application.inspect & !want::CUT_REQUESTS == 0
+        && (matches!(facts.protocol, Protocol::Tcp) || application.tracks_udp == 0)
+}
+
+/// Whether a packet that goes in a burst says nothing.
+#[inline(always)]
+fn is_plain<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> bool {
+    /// Less may be the beginning of a method, see [`inspect::cut_request`].
+    const METHOD_AND_SPACE: u32 = 8;
+    match facts.protocol {
+        Protocol::Udp => true,
+        Protocol::Tcp => {
+            facts.tcp_flags & (SYN | FIN | RST) == 0
+                && (facts.payload_length == 0
+                    || facts.payload_length >= METHOD_AND_SPACE
+                        && http::request_line(packet, facts.payload_offset as usize).is_none())
+        }
+    }
 }
 
 /// Which application a packet belongs to: by its destination (uplink), else its source.

@@ -20,10 +20,11 @@ use super::{
 use crate::pin::PinDirectory;
 
 /// The maps that are pinned, where pins are kept. The others hold nothing that outlives a packet.
-pub const PINNED_MAPS: [&str; 13] = [
+pub const PINNED_MAPS: [&str; 14] = [
     "ACTIVE",
     "APPLICATIONS",
     "BUCKETS",
+    "BURSTS",
     "EVENTS",
     "FLOWS",
     "GENERATIONS",

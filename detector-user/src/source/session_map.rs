@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
 };
+use detector_common::burst::Burst;
 use detector_common::state::{FlowKey, FlowSnapshot, SessionKey, SessionSnapshot};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -17,6 +18,7 @@ const FLOW_KEY: usize = size_of::<FlowKey>();
 const FLOW_STATE: usize = size_of::<FlowSnapshot>();
 
 type Map = HashMap<MapData, [u8; KEY], [u8; STATE]>;
+type BurstMap = PerCpuArray<MapData, [u8; size_of::<Burst>()]>;
 type FlowMap = HashMap<MapData, [u8; FLOW_KEY], [u8; FLOW_STATE]>;
 
 /// The kernel's session table. An LRU map: when it is full, the longest unused session goes.
@@ -24,6 +26,8 @@ type FlowMap = HashMap<MapData, [u8; FLOW_KEY], [u8; FLOW_STATE]>;
 pub struct SessionMap {
     map: Arc<std::sync::Mutex<Map>>,
     flows: Arc<std::sync::Mutex<FlowMap>>,
+    bursts: Arc<BurstMap>,
+    burst_ends: Arc<std::sync::Mutex<Array<MapData, u32>>>,
 }
 
 /// How sessions are looked at; the kernel's map, or the software source's.
@@ -43,20 +47,27 @@ impl SessionMap {
         Ok(Self {
             map: Arc::new(std::sync::Mutex::new(take(ebpf, "SESSIONS")?)),
             flows: Arc::new(std::sync::Mutex::new(take(ebpf, "FLOWS")?)),
+            bursts: Arc::new(take(ebpf, "BURSTS")?),
+            burst_ends: Arc::new(std::sync::Mutex::new(take(ebpf, "BURST_ENDS")?)),
         })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MapData, [u8; KEY], [u8; STATE]>> {
         self.map.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
 
-fn key_bytes(key: &SessionKey) -> [u8; KEY] {
-    zerocopy::transmute!(*key)
-}
+    /// Ends the bursts of a session on all CPUs: a packet after its end is one of the next.
+    fn end_bursts(&self, key: &SessionKey) {
+        // Any value that was not there ends them.
+        let other = fastrand::u32(..);
+        let mut ends = self.burst_ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Err(error) = ends.set(Burst::place(key), other, 0) {
+            log::warn!("bursts of sessions: {error}");
+        }
+    }
 
-impl Sessions for SessionMap {
-    fn get(&self, key: &SessionKey) -> Option<SessionSnapshot> {
+    /// A session without the packets that are still in bursts.
+    pub fn settled(&self, key: &SessionKey) -> Option<SessionSnapshot> {
         match self.lock().get(&key_bytes(key), 0) {
             Ok(bytes) => SessionSnapshot::read_from_bytes(bytes.as_bytes()).ok(),
             Err(MapError::KeyNotFound) => None,
@@ -66,6 +77,24 @@ impl Sessions for SessionMap {
             }
         }
     }
+}
+
+fn key_bytes(key: &SessionKey) -> [u8; KEY] {
+    zerocopy::transmute!(*key)
+}
+
+impl Sessions for SessionMap {
+    fn get(&self, key: &SessionKey) -> Option<SessionSnapshot> {
+        let mut session = self.settled(key)?;
+        match self.bursts.get(&Burst::place(key), 0) {
+            Ok(cpus) => cpus
+                .iter()
+                .filter_map(|bytes| Burst::read_from_bytes(bytes).ok())
+                .for_each(|burst| burst.add_to(key, &mut session)),
+            Err(error) => log::warn!("bursts of sessions: {error}"),
+        }
+        Some(session)
+    }
 
     fn remove(&mut self, key: &SessionKey) {
         match self.lock().remove(&key_bytes(key)) {
@@ -74,6 +103,7 @@ impl Sessions for SessionMap {
                 if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => log::warn!("session table: {error}"),
         }
+        self.end_bursts(key);
     }
 
     fn keys(&mut self) -> Vec<SessionKey> {

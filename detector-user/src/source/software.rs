@@ -10,6 +10,7 @@ use std::{
 };
 
 use detector_common::{
+    burst::Burst,
     classify::{self, capture_length},
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
     inspect::BUDGET,
@@ -195,6 +196,15 @@ impl State for Judging<'_> {
         self.memory.sessions.get_mut().put(self.memory.session, state.clone());
         Some(state)
     }
+
+    /// A session is found in a hash map as quickly as a burst would be.
+    fn burst(&mut self, _generation: u32) -> Option<&mut Burst> {
+        None
+    }
+
+    fn begin_burst(&mut self, _start_ns: u64, _generation: u32) {}
+
+    fn end_bursts(&mut self) {}
 
     fn flow_state(&self) -> Option<Rc<FlowState>> {
         self.memory.flows.borrow_mut().get(self.flow()).cloned()
