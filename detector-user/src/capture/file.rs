@@ -19,8 +19,9 @@ use super::{
     section::{Found, Section},
 };
 
-/// Bytes read ahead. Larger blocks make the buffer grow, up to [`LARGEST_BLOCK`].
-const BUFFER: usize = 1 << 20;
+/// Bytes read ahead: few enough to stay in a core's cache until they are parsed. Larger blocks make
+/// the buffer grow, up to [`LARGEST_BLOCK`].
+const BUFFER: usize = 256 << 10;
 /// No capture tool writes a larger block; a length beyond it is damage.
 const LARGEST_BLOCK: usize = 64 << 20;
 /// Why a capture file cannot be read, or not to its end.
@@ -143,7 +144,8 @@ impl CaptureFile {
     /// When the file goes no further. What came before it counts.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         loop {
-            self.reader.consume(std::mem::take(&mut self.last));
+            // What is left is moved when the buffer is filled again, and only then.
+            self.reader.consume_noshift(std::mem::take(&mut self.last));
             let (length, found) = match self.next_block() {
                 Ok(block) => block,
                 Err(Halt::End) => return Ok(None),

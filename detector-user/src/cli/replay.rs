@@ -111,7 +111,9 @@ fn facts(path: &Path, output: &mut impl Write) -> Result<(), Stopped> {
             Ok(Some(frame)) => {
                 unknown.note(frame.link);
                 layers.frame(&frame, &mut |segment| flows.packet(segment, &mut found));
-                print(&mut found, output).map_err(Stopped::Output)?;
+                if !found.is_empty() {
+                    print(&mut found, output).map_err(Stopped::Output)?;
+                }
                 progress.after(frame.number);
             }
             Ok(None) => break Ok(()),

@@ -12,7 +12,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use detector_common::packet::Address;
 
@@ -157,8 +160,19 @@ pub struct Flows {
 }
 
 /// Both ends of a flow, the lower one first, so that both directions find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key([Endpoint; 2]);
+
+impl Hash for Key {
+    /// Word by word: this is done for every packet.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b] = self.0;
+        for word in [a.address.0, b.address.0].into_iter().flatten() {
+            state.write_u64(word);
+        }
+        state.write_u32(u32::from(a.port) << 16 | u32::from(b.port));
+    }
+}
 
 /// A key, and whether the packet goes from its first end to its second.
 fn key_of(segment: &Segment<'_>) -> (Key, bool) {

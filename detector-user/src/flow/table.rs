@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::Key;
 
 /// Of so many entries the one that was unused longest gives way.
@@ -19,7 +21,8 @@ pub(super) struct Table<V> {
     limit: usize,
     /// Bytes that wait in all entries.
     waiting: usize,
-    places: HashMap<Key, usize>,
+    /// Hashed quickly, with a seed: addresses and ports are chosen by whoever sends.
+    places: HashMap<Key, usize, RandomState>,
     entries: Vec<Entry<V>>,
     hand: usize,
     /// Entries that gave way.
@@ -39,7 +42,7 @@ impl<V: Waiting> Table<V> {
         Self {
             limit: limit.max(1),
             waiting: 0,
-            places: HashMap::new(),
+            places: HashMap::default(),
             entries: Vec::new(),
             hand: 0,
             evicted: 0,

@@ -96,6 +96,10 @@ pub(super) fn may_begin(bytes: &[u8]) -> bool {
     let method = bytes.strip_prefix(MANDATORY).unwrap_or(bytes);
     let begins_method = |name: &&str| {
         let name = name.as_bytes();
+        // Most bytes that are asked about are a body's or another protocol's.
+        if method.first().is_some_and(|first| *first != name[0]) {
+            return false;
+        }
         let known = method.len().min(name.len());
         method[..known] == name[..known] && method.get(name.len()).is_none_or(|next| *next == b' ')
     };
