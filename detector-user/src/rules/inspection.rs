@@ -48,7 +48,8 @@ fn shown_for(rule: &Rule) -> u32 {
     let needs = rule.needs();
     let mut bits = match rule.direction {
         Some(Direction::Uplink) => want::UPLINK,
-        Some(Direction::Downlink) => want::DOWNLINK,
+        Some(Direction::Downlink) if !answers(rule) => want::DOWNLINK,
+        Some(Direction::Downlink) => want::UPLINK | want::DOWNLINK,
         None => want::UPLINK | want::DOWNLINK,
     };
     let all = [
@@ -68,6 +69,16 @@ fn shown_for(rule: &Rule) -> u32 {
         MessageKind::Quic => want::QUIC,
         MessageKind::Mqtt => want::MQTT,
         MessageKind::Coap => want::COAP,
+    }
+}
+
+/// Whether what an application says is understood only with what the user said before: a response by
+/// its request, an MQTT packet by the client id in CONNECT.
+fn answers(rule: &Rule) -> bool {
+    let Some(message) = &rule.terms.message else { return false };
+    match message.kind() {
+        MessageKind::Http | MessageKind::Mqtt | MessageKind::Coap => true,
+        MessageKind::Dns | MessageKind::Tls | MessageKind::Quic => false,
     }
 }
 
