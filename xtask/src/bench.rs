@@ -13,6 +13,6 @@ pub(crate) fn run(env: &Env) -> Result<()> {
     let mut cargo = env.cargo();
     cargo.args(["bench", "--package", "detector-tests"]);
     cargo.args(["--bench", "packet_path", "--bench", "event_latency"]);
-    cargo.args(["--bench", "replay_speed", "--bench", "delivery"]);
+    cargo.args(["--bench", "replay_speed", "--bench", "delivery", "--bench", "agent_memory"]);
     shell::run(&mut cargo)
 }

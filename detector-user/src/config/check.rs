@@ -241,7 +241,7 @@ pub(super) struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn period(
+    pub(super) fn period(
         &mut self,
         field: &Option<Field<Period>>,
         default: Duration,

@@ -80,7 +80,7 @@ pub struct SinkConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sink {
     /// POSTed.
-    Http(HttpConfig),
+    Http(Box<HttpConfig>),
     /// One JSON line each on standard output.
     Stdout,
     /// One JSON line each, appended.
@@ -101,6 +101,8 @@ pub struct HttpConfig {
     pub url: Url,
     /// How events are written.
     pub mode: ContentMode,
+    /// In batched mode.
+    pub batch: Batch,
     /// Authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
     /// Authorities to trust besides, in PEM (`K_CA_CERTS`).
@@ -115,7 +117,23 @@ impl HttpConfig {
     /// A URL without further ado.
     pub fn of(url: Url) -> Self {
         let mode = ContentMode::default();
-        Self { url, mode, ca: None, more_ca: None, identity: None, token: None }
+        let batch = Batch::default();
+        Self { url, mode, batch, ca: None, more_ca: None, identity: None, token: None }
+    }
+}
+
+/// How many events go in one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// At most.
+    pub max_events: usize,
+    /// For so long the first one waits for others.
+    pub linger: Duration,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { max_events: 64, linger: Duration::from_millis(10) }
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
-    HttpConfig, Sink, SinkConfig, TokenConfig,
+    Batch, HttpConfig, Sink, SinkConfig, TokenConfig,
     check::{Checker, items},
     environment::{self, Environment},
-    raw::{ConfigSpec, FileSpec, OidcSpec, SinkSpec, SinkUrl, TlsSpec},
+    raw::{BatchSpec, ConfigSpec, ContentMode, FileSpec, OidcSpec, SinkSpec, SinkUrl, TlsSpec},
 };
 use crate::yaml::{Field, Problem, Scalar};
 
@@ -85,6 +86,7 @@ impl Reader<'_> {
         if spec.url.is_none() {
             for (name, given) in [
                 ("mode", spec.mode.is_some()),
+                ("batch", spec.batch.is_some()),
                 ("tls", spec.tls.is_some()),
                 ("oidc", spec.oidc.is_some()),
             ] {
@@ -106,7 +108,7 @@ impl Reader<'_> {
     /// With the name of its kind.
     fn sink(&self, spec: &SinkSpec, problems: &mut Vec<Problem>) -> Option<(&'static str, Sink)> {
         if let Some(url) = &spec.url {
-            return Some(("http", Sink::Http(self.http(spec, url.get()?, problems)?)));
+            return Some(("http", Sink::Http(Box::new(self.http(spec, url.get()?, problems)?))));
         }
         if let Some(file) = &spec.file {
             return Some(("file", self.file(file.get()?, problems)?));
@@ -131,6 +133,9 @@ impl Reader<'_> {
     ) -> Option<HttpConfig> {
         let mut http = HttpConfig::of(url.0.clone());
         http.mode = spec.mode.as_ref().and_then(Field::get).copied().unwrap_or_default();
+        if let Some(field) = &spec.batch {
+            http.batch = batch(field, http.mode, problems)?;
+        }
         http.more_ca = self.more_ca.map(str::to_owned);
         if let Some(field) = &spec.tls
             && let Some(tls) = field.get()
@@ -176,6 +181,23 @@ impl Reader<'_> {
         let mut http = HttpConfig::of(url.0);
         http.more_ca = self.more_ca.map(str::to_owned);
         http.token = Some(TokenConfig { file: TOKEN.into(), optional: true, audience: None });
-        SinkConfig { name: "http".to_owned(), rules: Vec::new(), sink: Sink::Http(http) }
+        SinkConfig { name: "http".to_owned(), rules: Vec::new(), sink: Sink::Http(Box::new(http)) }
     }
+}
+
+fn batch(
+    field: &Field<BatchSpec>,
+    mode: ContentMode,
+    problems: &mut Vec<Problem>,
+) -> Option<Batch> {
+    if mode != ContentMode::Batched {
+        problems.push(field.problem("needs mode: batched"));
+    }
+    let (spec, default) = (field.get()?, Batch::default());
+    let mut checker = Checker { problems };
+    let (least, most) = (Duration::from_millis(1), Duration::from_secs(10));
+    Some(Batch {
+        max_events: checker.number(&spec.max_events, default.max_events, 1, 1_024),
+        linger: checker.period(&spec.linger, default.linger, least, most),
+    })
 }

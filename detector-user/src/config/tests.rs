@@ -154,7 +154,7 @@ fn sample_is_a_config() {
     let config = config(SAMPLE, &[]).unwrap();
     assert_eq!(config.devices[0].pattern.as_str(), "n6");
     let url = Url::parse("http://127.0.0.1:8081/edge/default").unwrap();
-    assert_eq!(config.sinks[0].sink, Sink::Http(HttpConfig::of(url)));
+    assert_eq!(config.sinks[0].sink, Sink::Http(Box::new(HttpConfig::of(url))));
 }
 
 #[test]
@@ -166,6 +166,23 @@ fn sinks_are_url_stdout_or_file() {
     let path = "/etc/detector/events.jsonl".into();
     let file = Sink::File { path, max_bytes: None, keep: 3 };
     assert_eq!(sink("{file: {path: events.jsonl}}"), file);
+}
+
+#[test]
+fn batches_are_made_only_where_they_are_asked_for() {
+    let sink = |written: &str| {
+        config(&format!("{MINIMAL}  sink: {{url: 'http://b/', {written}}}\n"), &[])
+            .map(|config| config.sinks[0].sink.clone())
+    };
+    let Ok(Sink::Http(http)) = sink("mode: batched, batch: {maxEvents: 9, linger: 5ms}") else {
+        panic!("a sink")
+    };
+    let batch = Batch { max_events: 9, linger: Duration::from_millis(5) };
+    assert_eq!((http.mode, http.batch), (ContentMode::Batched, batch));
+    let said = sink("batch: {maxEvents: 9}").unwrap_err();
+    assert!(said.contains("spec.sink.batch: needs mode: batched"), "{said}");
+    let said = sink("mode: batched, batch: {maxEvents: 0}").unwrap_err();
+    assert!(said.contains("0 is out of range; expected 1 to 1024"), "{said}");
 }
 
 #[test]
@@ -321,7 +338,7 @@ fn several_sinks_have_names_rules_and_settings_of_their_own() {
         token: Some(TokenConfig { file: "/t".into(), optional: false, audience: Some("a".into()) }),
         ..HttpConfig::of(Url::parse("https://b/ns/default").unwrap())
     };
-    assert_eq!(broker.sink, Sink::Http(expected));
+    assert_eq!(broker.sink, Sink::Http(Box::new(expected)));
     let path = directory.join("e.jsonl");
     assert_eq!(log.sink, Sink::File { path, max_bytes: Some(1 << 20), keep: 2 });
 }

@@ -1,4 +1,4 @@
-//! POST to a URL: CloudEvents HTTP binding, binary or structured content mode, one event a request.
+//! POST to a URL: CloudEvents HTTP binding, in binary or structured content mode one event a request.
 //!
 //! What Knative's ingress wants (seen on a real one): a `content-type` on every request, no
 //! `Content-Encoding`, no batches, HTTP/1.1 over cleartext. It closes idle connections after
@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use cloudevents::Event;
 use futures::{FutureExt, future::BoxFuture};
 use reqwest::{
@@ -19,6 +20,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
+    batch::Batcher,
     binary,
     retry::retry_after,
     sink::{Failure, Sink, TargetError, quoted, unsendable},
@@ -31,6 +33,10 @@ use crate::config::{ContentMode, HttpConfig};
 const BODY_LIMIT: usize = 16 * 1024;
 /// How much of it is shown in a log line.
 const EXCERPT_CHARS: usize = 200;
+
+const EVENT: HeaderValue = HeaderValue::from_static("application/cloudevents+json; charset=UTF-8");
+const BATCH: HeaderValue =
+    HeaderValue::from_static("application/cloudevents-batch+json; charset=UTF-8");
 
 /// Time limits of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +68,17 @@ pub struct HttpSink {
     name: String,
     url: Url,
     mode: ContentMode,
+    /// In batched mode.
+    batcher: Option<Batcher>,
     clients: Clients,
     token: Option<Token>,
+}
+
+/// What a request says.
+#[derive(Clone)]
+struct Content {
+    headers: HeaderMap,
+    body: Bytes,
 }
 
 impl HttpSink {
@@ -80,37 +95,39 @@ impl HttpSink {
             name: name.to_owned(),
             url: config.url.clone(),
             mode: config.mode,
+            batcher: (config.mode == ContentMode::Batched)
+                .then(|| Batcher::new(config.batch.max_events, config.batch.linger)),
             clients: Clients::new(config, settings)?,
             token: config.token.clone().map(Token::new),
         })
     }
 
-    async fn post(&self, event: &Event) -> Result<(), Failure> {
-        let answer = self.send(event).await;
-        match (&self.token, answer) {
-            // What may be wrong is the token, never the event.
-            (
-                Some(token),
-                Err(Failure::Answer { status: StatusCode::UNAUTHORIZED, excerpt, .. }),
-            ) => {
-                if token.refused() {
-                    return self.send(event).await;
-                }
-                Err(Failure::Credentials(format!("the token was refused{}", quoted(&excerpt))))
-            }
-            (_, answer) => answer,
+    async fn deliver(&self, event: &Event) -> Result<(), Failure> {
+        match &self.batcher {
+            None => self.post(content(self.mode, event)?).await,
+            Some(batcher) => batcher.attempt(event, |body| self.post(json(BATCH, body))).await,
         }
     }
 
-    async fn send(&self, event: &Event) -> Result<(), Failure> {
-        let (headers, body) = match self.mode {
-            ContentMode::Binary => (binary::headers(event)?, binary::body(event)?),
-            ContentMode::Structured => structured(event)?,
-        };
+    async fn post(&self, content: Content) -> Result<(), Failure> {
+        let Some(token) = &self.token else { return self.send(content, None).await };
+        let answer = self.send(content.clone(), Some(token)).await;
+        // What may be wrong is the token, never the event.
+        if let Err(Failure::Answer { status: StatusCode::UNAUTHORIZED, excerpt, .. }) = &answer {
+            if token.refused() {
+                return self.send(content, Some(token)).await;
+            }
+            let refused = format!("the token was refused{}", quoted(excerpt));
+            return Err(Failure::Credentials(refused));
+        }
+        answer
+    }
+
+    async fn send(&self, content: Content, token: Option<&Token>) -> Result<(), Failure> {
         let mut request = Request::new(Method::POST, self.url.clone());
-        *request.headers_mut() = headers;
-        *request.body_mut() = Some(body.into());
-        if let Some(token) = &self.token
+        *request.headers_mut() = content.headers;
+        *request.body_mut() = Some(content.body.into());
+        if let Some(token) = token
             && let Some(header) = token.header(SystemTime::now()).map_err(Failure::Credentials)?
         {
             request.headers_mut().insert(AUTHORIZATION, header);
@@ -120,12 +137,20 @@ impl HttpSink {
     }
 }
 
-/// CloudEvents JSON format 1.0, section 3.
-fn structured(event: &Event) -> Result<(HeaderMap, Vec<u8>), Failure> {
-    const JSON: HeaderValue =
-        HeaderValue::from_static("application/cloudevents+json; charset=UTF-8");
-    let body = serde_json::to_vec(event).map_err(unsendable)?;
-    Ok((HeaderMap::from_iter([(CONTENT_TYPE, JSON)]), body))
+/// Of one event.
+fn content(mode: ContentMode, event: &Event) -> Result<Content, Failure> {
+    Ok(match mode {
+        ContentMode::Binary => {
+            Content { headers: binary::headers(event)?, body: binary::body(event)?.into() }
+        }
+        // CloudEvents JSON format 1.0, sections 3 and 4.
+        ContentMode::Structured => json(EVENT, serde_json::to_vec(event).map_err(unsendable)?),
+        ContentMode::Batched => json(BATCH, serde_json::to_vec(&[event]).map_err(unsendable)?),
+    })
+}
+
+fn json(media_type: HeaderValue, body: Vec<u8>) -> Content {
+    Content { headers: HeaderMap::from_iter([(CONTENT_TYPE, media_type)]), body: body.into() }
 }
 
 impl Sink for HttpSink {
@@ -138,7 +163,7 @@ impl Sink for HttpSink {
     }
 
     fn attempt<'a>(&'a self, event: &'a Event) -> BoxFuture<'a, Result<(), Failure>> {
-        self.post(event).boxed()
+        self.deliver(event).boxed()
     }
 }
 

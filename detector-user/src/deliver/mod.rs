@@ -11,6 +11,7 @@
 //! - What a sink will never take goes to the dead letter file ([`dead`]), and holds up nobody.
 
 mod attempts;
+mod batch;
 mod binary;
 pub mod breaker;
 mod concurrency;

@@ -179,7 +179,7 @@ impl FromStr for Target {
         }
         let url = Url::parse(given).map_err(|error| unknown(&error.to_string()))?;
         match url.scheme() {
-            "http" | "https" => Ok(Self::Http(HttpConfig::of(url))),
+            "http" | "https" => Ok(Self::Http(Box::new(HttpConfig::of(url)))),
             other => Err(unknown(&format!("unknown scheme {other:?}"))),
         }
     }
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_sink_is_a_url_stdout_or_a_file() {
         let file = |path: &str| Target::File { path: path.into(), max_bytes: None, keep: 0 };
-        let http = |url: &str| Target::Http(HttpConfig::of(url.parse().unwrap()));
+        let http = |url: &str| Target::Http(Box::new(HttpConfig::of(url.parse().unwrap())));
         for (text, target) in [
             ("stdout", Target::Stdout),
             ("-", Target::Stdout),

@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) use delivery::{DeadLettersSpec, DeliverySpec, SpoolSpec};
 pub use sink::ContentMode;
-pub(super) use sink::{FileSpec, OidcSpec, SinkSpec, TlsSpec};
+pub(super) use sink::{BatchSpec, FileSpec, OidcSpec, SinkSpec, TlsSpec};
 pub(super) use word::{FsyncSpec, Listen, NodeName, Ratio, RulePattern, SinkUrl};
 
 /// The agent's configuration.

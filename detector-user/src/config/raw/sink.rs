@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{RulePattern, SinkUrl};
-use crate::yaml::{ByteSize, Field, Name};
+use crate::yaml::{ByteSize, Field, Name, Period};
 
 /// Where events go: exactly one of url, stdout and file.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -23,6 +23,9 @@ pub struct SinkSpec {
     /// How events are written to a URL: `binary` if left out.
     #[serde(default)]
     pub mode: Option<Field<ContentMode>>,
+    /// How many events go in one request; with `mode: batched` only.
+    #[serde(default)]
+    pub batch: Option<Field<BatchSpec>>,
     /// Certificates for an https URL.
     #[serde(default)]
     pub tls: Option<Field<TlsSpec>>,
@@ -47,6 +50,20 @@ pub enum ContentMode {
     Binary,
     /// The whole event as JSON in the body.
     Structured,
+    /// Several events as a JSON array in the body. A Knative Broker refuses it.
+    Batched,
+}
+
+/// How many events go in one request.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchSpec {
+    /// At most, one of each user; 64 if left out.
+    #[serde(default)]
+    pub max_events: Option<Field<u64>>,
+    /// For so long the first one waits for others; 10ms if left out.
+    #[serde(default)]
+    pub linger: Option<Field<Period>>,
 }
 
 /// Certificates, in PEM. Changed files are read again.

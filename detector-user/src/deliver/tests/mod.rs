@@ -1,6 +1,7 @@
 //! Delivery as a whole. [`http`]: against a receiver on loopback that misbehaves. [`queue`]:
 //! order, limits and time, with sinks that are functions and, where time matters, a paused clock.
 
+mod batch;
 mod faults;
 mod http;
 mod queue;
