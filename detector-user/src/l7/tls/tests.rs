@@ -79,12 +79,17 @@ fn a_hello_says_name_protocols_version_and_fingerprint() {
 }
 
 #[test]
-fn a_post_quantum_hello_is_longer_than_a_segment_and_read_all_the_same() {
-    let sent = shop(Shares::PostQuantum);
-    assert!(sent.len() > 1460, "{} bytes fit one segment", sent.len());
+fn a_post_quantum_hello_of_1_8_kb_is_read_over_its_segments() {
+    // As long as a browser's, which has more extensions than rustls.
+    let protocols: Vec<String> = (0..24).map(|n| format!("vendor-proto/{n}")).collect();
+    let offered: Vec<&str> = protocols.iter().map(String::as_str).chain(["h2"]).collect();
+    let sent = first_flight(config(Shares::PostQuantum, &offered), "shop.example.com");
+    assert!((1800..2 * 1460).contains(&sent.len()), "{} bytes", sent.len());
     let mut records = Records::default();
     let hello = only_hello(drive(|bytes| records.step(bytes), sent.chunks(1460)));
     assert_eq!(hello.sni.as_deref(), Some("shop.example.com"));
+    assert!(hello.alpn.iter().any(|name| name == "h2"), "{:?}", hello.alpn);
+    assert!(hello.ja4.is_some(), "whole");
 }
 
 #[test]
