@@ -15,6 +15,8 @@ pub const MAX_SEGMENT: usize = 4096;
 /// The reader is woken at most this often by each CPU, in ns. At 1,000 events/s nearly every event
 /// still wakes it; at 1,000,000/s one wake-up is shared by 250 packets.
 pub const WAKE_HOLDOFF_NS: u64 = 250_000;
+/// Of this many parts of the ring buffer one is kept for records with [`FLAG_IMPORTANT`].
+pub const RING_PARTS: u64 = 4;
 /// VLAN tags that one record reports: those in the frame, and one that the device took off.
 pub const MAX_VLANS: usize = crate::parse::MAX_VLAN_TAGS + 1;
 /// The most rules one record reports; more are counted.
@@ -59,6 +61,10 @@ pub const FLAG_SESSION_QUIET: u8 = 8;
 /// Bit of [`RecordHeader::flags`]: user space is to read this packet as part of its flow, see
 /// [`crate::inspect`].
 pub const FLAG_INSPECT: u8 = 16;
+
+/// Bit of [`RecordHeader::flags`]: it may use the part of the ring buffer that is kept for rules with a
+/// priority.
+pub const FLAG_IMPORTANT: u8 = 32;
 
 /// Head of a record. Numbers are in the machine's byte order: both ends are this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

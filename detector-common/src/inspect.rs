@@ -57,6 +57,10 @@ pub mod want {
     pub const UDP_FIRST: u32 = 1 << 13;
     /// GTP-U messages that carry no user's packet.
     pub const GTPU_CONTROL: u32 = 1 << 14;
+    /// With any other: a rule that user space decides is important, see [`FLAG_IMPORTANT`].
+    ///
+    /// [`FLAG_IMPORTANT`]: crate::event::FLAG_IMPORTANT
+    pub const IMPORTANT: u32 = 1 << 15;
 
     /// All that need to see TCP.
     pub(super) const OF_TCP: u32 = STREAMS | FLOW_ENDS | TCP_FLAGS | PAYLOAD;

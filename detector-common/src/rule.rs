@@ -249,7 +249,9 @@ pub struct RuleEntry {
     /// Stable over reloads: a hash of the name.
     pub id: u32,
     /// Payload bytes to copy, at most [`crate::event::MAX_CAPTURE`].
-    pub capture: u32,
+    pub capture: u16,
+    /// 1 if its records may use all of the ring buffer, see [`crate::event::FLAG_IMPORTANT`].
+    pub important: u16,
     /// Suppression window per UE in ns; 0 for none.
     pub window_ns: u64,
 }

@@ -3,13 +3,13 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
 use detector_common::{
     classify::capture_length,
-    event::{MAX_SEGMENT, RecordHeader, WAKE_HOLDOFF_NS},
+    event::{FLAG_IMPORTANT, MAX_SEGMENT, RING_PARTS, RecordHeader, WAKE_HOLDOFF_NS},
     parse::Facts,
     state::{Draft, FlowSnapshot, SessionKey, SessionSnapshot, SuppressionKey},
 };
@@ -25,6 +25,11 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// See [`detector_common::event::WAKE_HOLDOFF_NS`]; benchmarks set it to compare policies.
 #[unsafe(no_mangle)]
 static WAKE_HOLDOFF: u64 = WAKE_HOLDOFF_NS;
+
+/// Bytes of the ring that records without [`FLAG_IMPORTANT`] may fill; set by the agent for the size
+/// of its ring.
+#[unsafe(no_mangle)]
+static RING_SHARE: u64 = (4 << 20) / RING_PARTS * (RING_PARTS - 1);
 
 /// One CPU's place to put a record together: too large for the stack of 512 bytes.
 #[repr(C)]
@@ -82,6 +87,9 @@ pub(crate) fn send<P: HookPacket>(
     facts: &Facts,
     capture: usize,
 ) -> bool {
+    if !has_share(&scratch.draft.record) {
+        return false;
+    }
     let length = capture_length(facts, capture);
     match length {
         0 => send_in::<0, P>(scratch, packet, facts, length),
@@ -90,6 +98,19 @@ pub(crate) fn send<P: HookPacket>(
         1025..=1536 => send_in::<1536, P>(scratch, packet, facts, length),
         _ => send_in::<MAX_SEGMENT, P>(scratch, packet, facts, length),
     }
+}
+
+/// Whether the ring has room for what is not important: a part of it is kept, so that a flood of
+/// matches of one rule does not keep out those of another that matters more. A part of the one ring
+/// and no ring of its own, so that a user's events stay in order.
+#[inline(always)]
+fn has_share(record: &RecordHeader) -> bool {
+    if record.flags & FLAG_IMPORTANT != 0 {
+        return true;
+    }
+    // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
+    let share = unsafe { core::ptr::read_volatile(&raw const RING_SHARE) };
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) < share
 }
 
 #[inline(always)]

@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     counter::Counter,
-    event::PayloadKind,
+    event::{FLAG_IMPORTANT, PayloadKind},
     http,
     inspect::{self, want},
     lookup,
@@ -141,6 +141,9 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let now = if notices.started { start } else { state.now() };
     let Some(draft) = state.draft() else { return };
     fill_record(&mut draft.record, &watched, &found, notices, start, now);
+    if notices.inspect && application.inspect & want::IMPORTANT != 0 {
+        draft.record.flags |= FLAG_IMPORTANT;
+    }
     draft.record.vlan = vlans(packet, facts);
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;

@@ -6,8 +6,8 @@ use super::matching::collect_rules;
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
-        FLAG_INSPECT, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, MAX_MATCHES, MAX_SEGMENT,
-        PayloadKind,
+        FLAG_IMPORTANT, FLAG_INSPECT, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, MAX_MATCHES,
+        MAX_SEGMENT, PayloadKind,
     },
     packet::Protocol,
     parse::Facts,
@@ -84,6 +84,9 @@ pub(super) fn admit<T: Tables, S: State>(
         }
         let Some(Draft { record, .. }) = state.draft() else { return 0 };
         record.rules[kept % MAX_MATCHES] = rule;
+        if entry.important != 0 {
+            record.flags |= FLAG_IMPORTANT;
+        }
         kept += 1;
         capture = capture.max(entry.capture as usize);
     }

@@ -116,7 +116,8 @@ fn unique_ids<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), CompileErr
 fn rule_entry(rule: &Rule) -> RuleEntry {
     RuleEntry {
         id: stable_id(&rule.name),
-        capture: u32::from(rule.capture).min(MAX_CAPTURE as u32),
+        capture: rule.capture.min(MAX_CAPTURE as u16),
+        important: u16::from(rule.priority > 0),
         window_ns: rule.every.map_or(0, |every| every.as_nanos() as u64),
     }
 }

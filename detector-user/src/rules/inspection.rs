@@ -24,6 +24,7 @@ pub(super) fn inspection<'a>(rules: impl Iterator<Item = &'a Rule>) -> Applicati
                 | Signature::SessionStarted
                 | Signature::SessionEnded,
             ) => 0,
+            None if rule.priority > 0 => shown_for(rule) | want::IMPORTANT,
             None => shown_for(rule),
         };
         if rule.needs().payload_start {

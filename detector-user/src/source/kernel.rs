@@ -6,7 +6,10 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, MapError, PerCpuArray},
 };
-use detector_common::counter::{COUNTERS, Counter};
+use detector_common::{
+    counter::{COUNTERS, Counter},
+    event::RING_PARTS,
+};
 
 use super::{
     clock_notes::ClockNotes,
@@ -157,12 +160,14 @@ impl Kernel {
         limits: KernelLimits,
         pins: Option<&PinDirectory>,
     ) -> Result<Self, LoadError> {
+        let share = u64::from(limits.ring_bytes) / RING_PARTS * (RING_PARTS - 1);
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("SESSIONS", limits.sessions)
             .map_max_entries("FLOWS", limits.flows)
             .map_max_entries("SUPPRESSIONS", limits.flows)
-            .map_max_entries("EVENTS", limits.ring_bytes);
+            .map_max_entries("EVENTS", limits.ring_bytes)
+            .override_global("RING_SHARE", &share, true);
         if let Some(holdoff) = limits.wake_holdoff_ns.as_ref() {
             loader.override_global("WAKE_HOLDOFF", holdoff, true);
         }

@@ -5,6 +5,10 @@ mod bed;
 mod capture;
 mod confined;
 mod delivery;
+mod flood;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../common/frames.rs"]
+mod frames;
 mod killed;
 mod pinned;
 mod pressure;
