@@ -57,6 +57,8 @@ pub struct Recorded {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+    /// What it is answered with.
+    pub reply: Reply,
 }
 
 impl Recorded {
@@ -168,6 +170,7 @@ async fn serve(
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let reply = {
         let mut state = shared.lock();
+        let reply = state.next.pop_front().unwrap_or_else(|| state.usual.clone());
         state.recorded.push(Recorded {
             at: Instant::now(),
             from: peer.address,
@@ -175,9 +178,10 @@ async fn serve(
             path: head.uri.to_string(),
             headers: head.headers,
             body,
+            reply: reply.clone(),
         });
         shared.changed.notify_all();
-        state.next.pop_front().unwrap_or_else(|| state.usual.clone())
+        reply
     };
     match reply {
         Reply::Status(status, delay) => {

@@ -24,7 +24,7 @@ const KILLS: u64 = 6;
 /// Presses on one connection; then the session ends.
 const PRESSES: usize = 40;
 
-fn bed(pins: &Path) -> Bed {
+pub(crate) fn bed(pins: &Path) -> Bed {
     let bed = Bed::new();
     let rest = format!(
         "sink: {{url: 'http://{SINK}/'}}
@@ -46,7 +46,7 @@ fn bed(pins: &Path) -> Bed {
 }
 
 /// A user who opens connections and presses, until told to stop; the paths in their order.
-fn press(bed: &Bed, ue: &str, stop: &AtomicBool) -> Vec<String> {
+pub(crate) fn press(bed: &Bed, ue: &str, stop: &AtomicBool) -> Vec<String> {
     let mut pressed = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let mut user = bed.user(ue);
@@ -105,19 +105,19 @@ fn what_was_detected_is_delivered_though_the_agent_is_killed_at_any_moment() {
     sessions_begin_and_end(&requests);
 }
 
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("DETECTOR_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or(7);
     println!("DETECTOR_TEST_SEED={seed}");
     seed
 }
 
-fn path(request: &Recorded) -> Option<String> {
+pub(crate) fn path(request: &Recorded) -> Option<String> {
     Some(request.json()["path"].as_str()?.to_owned())
 }
 
 /// One press has one id, and one id one event.
-fn twice_is_the_same(requests: &[Recorded]) {
+pub(crate) fn twice_is_the_same(requests: &[Recorded]) {
     let mut events: HashMap<&str, &Recorded> = HashMap::new();
     let mut ids: HashMap<String, &str> = HashMap::new();
     for request in requests {
@@ -133,7 +133,7 @@ fn twice_is_the_same(requests: &[Recorded]) {
     }
 }
 
-fn in_order(requests: &[Recorded], pressed: &[Vec<String>; 2]) {
+pub(crate) fn in_order(requests: &[Recorded], pressed: &[Vec<String>; 2]) {
     for of_user in pressed {
         let mut seen = BTreeSet::new();
         let ours: BTreeSet<&String> = of_user.iter().collect();
@@ -144,7 +144,7 @@ fn in_order(requests: &[Recorded], pressed: &[Vec<String>; 2]) {
 }
 
 /// Each session began and ended once, with as many presses as were delivered of it.
-fn sessions_begin_and_end(requests: &[Recorded]) {
+pub(crate) fn sessions_begin_and_end(requests: &[Recorded]) {
     let mut sessions: BTreeMap<&str, (usize, BTreeSet<&str>, Option<u64>)> = BTreeMap::new();
     for request in requests {
         let session = sessions.entry(request.header("ce-sessionid")).or_default();

@@ -14,6 +14,7 @@ mod pinned;
 mod pressure;
 mod read;
 mod reload;
+mod schedule;
 mod sessions;
 mod spool;
 mod startup;
