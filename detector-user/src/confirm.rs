@@ -8,7 +8,10 @@ use detector_common::event::PayloadKind;
 use crate::{
     decode::Record,
     detection::{Evidence, Moment},
-    l7::fact::{Fact, HttpRequest, HttpVersion},
+    l7::{
+        fact::{Fact, HttpRequest},
+        http1::{self, NoRequest},
+    },
     rules::model::{Rule, Signature},
 };
 
@@ -92,34 +95,10 @@ fn check(rule: &Rule, request: &HttpRequest) -> Result<(), Refusal> {
 /// # Errors
 /// When the request line is incomplete or none.
 pub fn parse_request(payload: &[u8]) -> Result<HttpRequest, Refusal> {
-    const MAX_HEADERS: usize = 64;
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(payload) {
-        // Too many headers: the request line and the first 64 are there.
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => {}
-        Err(_) => return Err(Refusal::NotHttp),
-    }
-    // The version comes after the target: without it the target may go on beyond the capture.
-    let (Some(method), Some(target), Some(version)) =
-        (request.method, request.path, request.version)
-    else {
-        return Err(Refusal::Truncated);
-    };
-    let header = |header: &httparse::Header<'_>| {
-        (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned())
-    };
-    // The array is longer than what was there.
-    let there = request.headers.iter().filter(|header| !header.name.is_empty());
-    let mut seen = HttpRequest {
-        version: if version == 0 { HttpVersion::Http10 } else { HttpVersion::Http11 },
-        method: method.to_owned(),
-        target: target.to_owned(),
-        host: None,
-        headers: there.map(header).collect(),
-    };
-    seen.host = seen.header("host").map(str::to_owned);
-    Ok(seen)
+    http1::request(payload).map_err(|why| match why {
+        NoRequest::LineCut => Refusal::Truncated,
+        NoRequest::NotHttp => Refusal::NotHttp,
+    })
 }
 
 #[cfg(test)]
@@ -147,11 +126,18 @@ mod tests {
 
     #[test]
     fn a_target_cut_off_by_the_capture_is_truncated() {
-        assert_eq!(parse_request(b"GET /api/butt"), Err(Refusal::Truncated));
+        for cut in [&b"GET /api/butt"[..], b"GET /api/buttons HTTP/1", b"GE"] {
+            assert_eq!(parse_request(cut), Err(Refusal::Truncated), "{cut:?}");
+        }
+        assert!(parse_request(b"GET /api/buttons HTTP/1.1").is_ok());
     }
 
     #[test]
     fn binary_that_begins_like_a_method_is_not_http() {
-        assert_eq!(parse_request(b"GET \x00\x01\x02\r\n"), Err(Refusal::NotHttp));
+        for not in
+            [&b"GET \x00\x01\x02\r\n"[..], b"GET \x00", b"GETX /", b"HTTP/1.1 200 OK\r\n", b""]
+        {
+            assert_eq!(parse_request(not), Err(Refusal::NotHttp), "{not:?}");
+        }
     }
 }

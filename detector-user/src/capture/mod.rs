@@ -6,10 +6,12 @@
 
 pub mod bytes;
 pub mod device;
+mod ether;
 pub mod file;
 pub mod fragment;
 pub mod layers;
 pub mod link;
+mod network;
 mod section;
 #[cfg(test)]
 mod tests;

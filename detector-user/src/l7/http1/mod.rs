@@ -17,7 +17,7 @@ use self::{
     head::{Body, Head, Start},
     line::Line,
 };
-use super::{Fact, Step};
+use super::{Fact, Step, fact::HttpRequest};
 
 /// A longer head is not read; servers stop at 8 to 64 KiB.
 pub const MAX_HEAD: usize = 64 << 10;
@@ -88,6 +88,38 @@ fn likeness(bytes: &[u8], known: bool) -> Likeness {
         }
         None if bytes.len() < MAX_HEAD => Likeness::Perhaps,
         Some(_) | None => Likeness::No,
+    }
+}
+
+/// Why no request is read from the start of a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRequest {
+    /// The bytes end inside the request line.
+    LineCut,
+    /// It is something else.
+    NotHttp,
+}
+
+/// The request that a payload begins with, with those fields that are whole.
+///
+/// # Errors
+/// When there is none, or its first line is not whole.
+pub fn request(bytes: &[u8]) -> Result<HttpRequest, NoRequest> {
+    let first = Line::first_or_rest(bytes);
+    // Of a line that has no end the target may go on.
+    let binary = first.text.iter().any(u8::is_ascii_control);
+    if bytes.is_empty() || binary || !head::may_begin(bytes) {
+        return Err(NoRequest::NotHttp);
+    }
+    let whole = Line::first(bytes).is_some();
+    let versioned = Start::read(first.text).is_some_and(|start| start.versioned());
+    if !versioned {
+        return Err(if whole { NoRequest::NotHttp } else { NoRequest::LineCut });
+    }
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(bytes.len(), |last| last + 1);
+    match Head::read(&bytes[..end]).map(Head::fact) {
+        Some(Fact::HttpRequest(request)) => Ok(request),
+        Some(_) | None => Err(NoRequest::NotHttp),
     }
 }
 
