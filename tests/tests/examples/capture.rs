@@ -73,7 +73,7 @@ fn documented(rules: &[&str]) -> String {
         .filter(|document| {
             let is_rule = |name: &&str| document.contains(&format!("metadata: {{name: {name}}}"));
             document.contains("kind: Application")
-                || document.contains("kind: Rule") && rules.iter().any(|name| is_rule(name))
+                || document.contains("kind: Rule") && rules.iter().any(is_rule)
         })
         .collect();
     wanted.join("---\n")
