@@ -18,6 +18,10 @@ use crate::{
     spool::{Fate, Lost, Placed, SpoolError},
 };
 
+/// What waits on disk needs no place in memory but for those whose turn is soon: an event takes some
+/// 3 KiB there, and a sink that is away leaves thousands.
+const MOST_LOADED: usize = 1_024;
+
 impl Lane {
     /// Events that memory may hold; without a spool the queue's own bound is enough. A quarter is
     /// left for those that arrive, which need room until they are on disk.
@@ -117,7 +121,7 @@ impl Lane {
     /// Fills memory from disk, oldest first.
     pub(super) async fn load(&mut self) {
         let Some(spool) = self.parts.spool.clone() else { return };
-        let most = self.most_in_memory();
+        let most = self.most_in_memory().min(MOST_LOADED);
         while spool.waiting() > 0 && self.window.len() <= most / 2 {
             let wanted = (most - self.window.len()).min(BATCH);
             let mut rooms = Vec::new();
