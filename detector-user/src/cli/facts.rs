@@ -7,6 +7,9 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
+mod ports;
+
+use self::ports::is_anothers;
 use crate::{
     capture::layers::ip_address,
     flow::Found,
@@ -74,6 +77,9 @@ impl<'a> FactLine<'a> {
             dport: found.destination.port,
             http: None,
         };
+        if is_anothers(found) {
+            return Vec::new();
+        }
         let named = |kind, name: Option<&String>| name.map(|name| line(kind, name));
         match &found.fact {
             Fact::Dns(message) if !message.response => {

@@ -1,7 +1,7 @@
 //! Which protocol a stream speaks: by its port, where ports say it, and by its first bytes.
 
 use super::Endpoint;
-use crate::l7::{h2, http1, mqtt, tls};
+use crate::l7::{h2, http1, mqtt, proxy, tls};
 
 /// A protocol over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(super) enum Protocol {
     Dns,
     Mqtt,
     Coap,
+    /// A load balancer's PROXY header; another protocol follows.
+    Proxy,
 }
 
 /// What the first bytes say.
@@ -50,7 +52,13 @@ pub(super) fn choose(expected: Option<Protocol>, http: &http1::Connection, bytes
         Some(protocol @ (Protocol::Dns | Protocol::Mqtt | Protocol::Coap)) => {
             return Choice::Is(protocol);
         }
-        Some(Protocol::Http1 | Protocol::Http2Client | Protocol::Http2Server | Protocol::Tls)
+        Some(
+            Protocol::Http1
+            | Protocol::Http2Client
+            | Protocol::Http2Server
+            | Protocol::Tls
+            | Protocol::Proxy,
+        )
         | None => {}
     }
     if tls::looks_like(bytes) {
@@ -62,6 +70,12 @@ pub(super) fn choose(expected: Option<Protocol>, http: &http1::Connection, bytes
     }
     if h2::looks_like_server(bytes) {
         return Choice::Is(Protocol::Http2Server);
+    }
+    if proxy::looks_like(bytes) {
+        return Choice::Is(Protocol::Proxy);
+    }
+    if proxy::may_become(bytes) {
+        return Choice::Wait;
     }
     match http.looks_like(bytes) {
         http1::Likeness::Yes => return Choice::Is(Protocol::Http1),

@@ -6,8 +6,9 @@ use super::{
     choice::{Choice, Protocol, choose},
     connection::Shared,
     order::Piece,
+    reader::Reader,
 };
-use crate::l7::{Fact, Step, Way, dns, h2, http1, tls};
+use crate::l7::{Fact, Step, Way};
 
 /// Bytes of one unfinished message that are kept. Readers of longer ones keep what they need.
 const MAX_MESSAGE: usize = 96 << 10;
@@ -25,84 +26,19 @@ pub(super) struct Half {
     /// The packet that came last.
     last: Stamp,
     left_alone: bool,
-    /// What a message said whose body is still to come, and the packet that said it.
-    held: Vec<(Fact, Stamp)>,
+    /// What the first bytes were taken for.
+    origin: Option<Choice>,
+    /// What the reader was last chosen for.
+    speaks: Option<Protocol>,
+    /// What messages said whose bodies are still to come.
+    held: Vec<Held>,
 }
 
-/// What reads the bytes.
-#[derive(Default)]
-enum Reader {
-    /// Not known yet.
-    #[default]
-    Undecided,
-    Http1(http1::Reader),
-    Http2(Box<h2::Reader>),
-    Tls(Box<tls::Records>),
-    Dns(dns::Stream),
-    Mqtt,
-    Coap,
-}
-
-impl Reader {
-    fn of(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Http1 => Self::Http1(http1::Reader::default()),
-            Protocol::Http2Client => Self::Http2(Box::new(h2::Reader::client())),
-            Protocol::Http2Server => Self::Http2(Box::new(h2::Reader::server())),
-            Protocol::Tls => Self::Tls(Box::default()),
-            Protocol::Dns => Self::Dns(dns::Stream),
-            Protocol::Mqtt => Self::Mqtt,
-            Protocol::Coap => Self::Coap,
-        }
-    }
-
-    fn step(&mut self, shared: &mut Shared, way: Way, bytes: &[u8]) -> Step {
-        match self {
-            Self::Undecided => Step::Not,
-            Self::Http1(reader) => reader.step(shared.http_mut(), bytes),
-            Self::Http2(reader) => reader.step(bytes),
-            Self::Tls(records) => records.step(bytes),
-            Self::Dns(stream) => stream.step(bytes),
-            Self::Mqtt => shared.mqtt().step(way, bytes),
-            Self::Coap => shared.coap().step(bytes),
-        }
-    }
-
-    /// Ends the stream where bytes were not captured: what the message that has begun says so far.
-    fn cut(&mut self, shared: &mut Shared, bytes: &[u8]) -> Option<Fact> {
-        match self {
-            Self::Http1(reader) => reader.cut(shared.http_mut(), bytes),
-            Self::Undecided => http1::Reader::default().cut(shared.http_mut(), bytes),
-            Self::Tls(records) => records.cut(),
-            Self::Http2(_) | Self::Dns(_) | Self::Mqtt | Self::Coap => None,
-        }
-    }
-
-    /// Whether a body in chunks goes on.
-    fn in_chunks(&self) -> bool {
-        match self {
-            Self::Http1(reader) => reader.in_chunks(),
-            Self::Undecided
-            | Self::Http2(_)
-            | Self::Tls(_)
-            | Self::Dns(_)
-            | Self::Mqtt
-            | Self::Coap => false,
-        }
-    }
-
-    /// Whether another protocol follows.
-    fn switched(&self) -> bool {
-        match self {
-            Self::Http1(reader) => reader.switched(),
-            Self::Undecided
-            | Self::Http2(_)
-            | Self::Tls(_)
-            | Self::Dns(_)
-            | Self::Mqtt
-            | Self::Coap => false,
-        }
-    }
+/// What a message said, and the packet that said it.
+struct Held {
+    fact: Fact,
+    stamp: Stamp,
+    opening: bool,
 }
 
 /// How a run over the bytes ended.
@@ -136,25 +72,16 @@ pub(super) struct Context<'c, 'o> {
 }
 
 impl Context<'_, '_> {
-    fn found(&mut self, fact: Fact, stamp: Stamp) {
+    fn found(&mut self, Held { fact, stamp, opening }: Held) {
         let [source, destination] = self.ends;
-        self.output.facts.push(Found { fact, source, destination, stamp });
+        self.output.facts.push(Found { fact, source, destination, stamp, opening });
     }
 }
 
 impl Half {
     /// Bytes that wait.
     pub(super) fn waiting(&self) -> usize {
-        let inside = match &self.reader {
-            Reader::Tls(records) => records.waiting(),
-            Reader::Undecided
-            | Reader::Http1(_)
-            | Reader::Http2(_)
-            | Reader::Dns(_)
-            | Reader::Mqtt
-            | Reader::Coap => 0,
-        };
-        self.buffer.len() + inside
+        self.buffer.len() + self.reader.waiting()
     }
 
     /// Bytes to come that need not be seen.
@@ -170,8 +97,9 @@ impl Half {
                 context.output.counts.gaps += length;
                 let buffer = std::mem::take(&mut self.buffer);
                 if let Some(fact) = self.reader.cut(context.shared, &buffer) {
-                    context.found(fact, self.last);
+                    context.found(self.said(fact));
                 }
+                self.release_cut(context);
                 self.gap(length, context);
             }
             Piece::Gap(length) => {
@@ -181,21 +109,30 @@ impl Half {
         }
     }
 
-    /// Nothing more will come: a message counts, though its body is not whole.
+    /// The rest of a body was lost, or nothing more will come.
     pub(super) fn finish(&mut self, context: &mut Context<'_, '_>) {
-        for (fact, stamp) in self.held.drain(..) {
-            context.found(fact, stamp);
-        }
+        context.output.counts.unfinished += self.held.len() as u64;
+        self.held.clear();
+    }
+
+    /// A fact of the packet that came last.
+    fn said(&self, fact: Fact) -> Held {
+        // A message that was cut off before its protocol could be told stands at the front, too.
+        let opening = match (self.origin, self.speaks) {
+            (None, _) => true,
+            (Some(origin), speaks) => speaks.map(Choice::Is) == Some(origin),
+        };
+        Held { fact, stamp: self.last, opening }
     }
 
     /// Bytes are missing. Inside what is passed over that is no matter; elsewhere the next segment
     /// is taken for the beginning of a message, if it looks like one.
     fn gap(&mut self, length: u64, context: &mut Context<'_, '_>) {
+        self.finish(context);
         if length <= self.skip {
             self.skip -= length;
             return;
         }
-        self.finish(context);
         self.skip = 0;
         self.buffer = Vec::new();
         self.reader = Reader::Undecided;
@@ -218,9 +155,16 @@ impl Half {
     /// What was held back counts, once its body is whole.
     fn release(&mut self, context: &mut Context<'_, '_>) {
         if self.skip == 0 && !self.reader.in_chunks() {
-            for (fact, _) in self.held.drain(..) {
-                context.found(fact, self.last);
+            for held in self.held.drain(..) {
+                context.found(Held { stamp: self.last, ..held });
             }
+        }
+    }
+
+    /// Of a message in the very segment that the capture cut off, no more of the body can be asked.
+    fn release_cut(&mut self, context: &mut Context<'_, '_>) {
+        for held in self.held.extract_if(.., |held| held.stamp == self.last) {
+            context.found(held);
         }
     }
 
@@ -264,10 +208,15 @@ impl Half {
                     at += consumed as usize;
                     self.release(context);
                 }
-                Progress::Again => untried = false,
+                Progress::Again => {
+                    untried = false;
+                    // The damage is behind the message: a chunk's length, say.
+                    self.release(context);
+                }
                 Progress::Wait if rest.len() < MAX_MESSAGE => return Rest::Keep(at),
                 Progress::Wait | Progress::Lost => {
                     self.reader = Reader::Undecided;
+                    self.release(context);
                     if at >= newest {
                         return Rest::Done;
                     }
@@ -283,8 +232,15 @@ impl Half {
     fn step(&mut self, rest: &[u8], untried: bool, context: &mut Context<'_, '_>) -> Progress {
         let chosen = matches!(self.reader, Reader::Undecided);
         if chosen {
-            match choose(context.expected, context.shared.http(), rest) {
-                Choice::Is(protocol) => self.reader = Reader::of(protocol),
+            let choice = choose(context.expected, context.shared.http(), rest);
+            if choice != Choice::Wait {
+                self.origin.get_or_insert(choice);
+            }
+            match choice {
+                Choice::Is(protocol) => {
+                    self.reader = Reader::of(protocol);
+                    self.speaks = Some(protocol);
+                }
                 Choice::Wait => return Progress::Wait,
                 Choice::Unknown => return Progress::Lost,
             }
@@ -294,11 +250,11 @@ impl Half {
             Step::Took { consumed, facts } if consumed > 0 => {
                 let goes_on = consumed > rest.len() as u64 || self.reader.in_chunks();
                 let held = goes_on && context.limits.whole_bodies;
-                for fact in facts {
+                for fact in facts.into_iter().map(|fact| self.said(fact)).collect::<Vec<_>>() {
                     if held {
-                        self.held.push((fact, self.last));
+                        self.held.push(fact);
                     } else {
-                        context.found(fact, self.last);
+                        context.found(fact);
                     }
                 }
                 if self.reader.switched() {

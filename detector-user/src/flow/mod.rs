@@ -1,13 +1,15 @@
 //! Flows: from packets of any source (a capture, or the kernel's records) to what they say.
 //!
-//! `order` puts the segments of one direction in order, `half` reads one direction, `connection`
-//! and `datagrams` know both, `table` bounds how many there are. Time is what the packets say.
+//! `order` puts the segments of one direction in order, `half` reads one direction through the
+//! `reader` of what it speaks, `connection` and `datagrams` know both, `table` bounds how many there
+//! are. Time is what the packets say.
 
 mod choice;
 mod connection;
 mod datagrams;
 mod half;
 mod order;
+mod reader;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -95,6 +97,9 @@ pub struct Found {
     pub destination: Endpoint,
     /// The packet that completed it.
     pub stamp: Stamp,
+    /// Its protocol is spoken from the first byte that was seen of its direction, and not only behind
+    /// another's (STARTTLS, CONNECT).
+    pub opening: bool,
 }
 
 impl Found {
@@ -147,6 +152,8 @@ pub struct FlowCounts {
     pub gaps: u64,
     /// Directions left alone because [`Limits::stream`] was reached.
     pub left_alone: u64,
+    /// Messages left out because [`Limits::whole_bodies`] asks for the rest of their bodies.
+    pub unfinished: u64,
     /// QUIC packets with a long header.
     pub quic: quic::Unread,
 }
@@ -259,6 +266,7 @@ impl Flows {
             source: segment.source,
             destination: segment.destination,
             stamp: segment.stamp,
+            opening: true,
         }));
     }
 

@@ -75,6 +75,9 @@ impl Order {
         unwanted: u64,
         give: &mut impl FnMut(Piece<'_>),
     ) {
+        if self.syn_not_counted(sequence, length) {
+            self.next = Some(sequence);
+        }
         let next = *self.next.get_or_insert(sequence);
         let early = distance(next, sequence);
         if early <= 0 {
@@ -93,6 +96,13 @@ impl Order {
             self.ahead.insert(place, ahead);
             self.give_up(give);
         }
+    }
+
+    /// Whether the first data begins at the SYN's own number: generators of test traffic forget that
+    /// a SYN counts as one (RFC 9293 section 3.4), and then what they send is whole only so.
+    fn syn_not_counted(&self, sequence: u32, length: u32) -> bool {
+        let unread = self.start.map(|start| start.wrapping_add(1)) == self.next;
+        unread && self.start == Some(sequence) && length > 1
     }
 
     /// A segment that begins `old` bytes before what comes next.

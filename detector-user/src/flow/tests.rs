@@ -139,16 +139,86 @@ fn a_gap_at_the_end_of_the_packets_is_read_behind_too() {
     assert_eq!(wire.finish(), [(2, "/a".into())]);
 }
 
+const POST: &[u8] = b"POST /b HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
+const BODY: u32 = 1 + POST.len() as u32;
+
 #[test]
-fn a_gap_inside_a_body_does_not_matter() {
+fn behind_a_body_with_a_gap_the_next_request_is_found() {
     let mut wire = Wire::to_port(80);
-    let head = b"POST /a HTTP/1.1\r\nContent-Length: 1000\r\n\r\n";
-    wire.up(1, head);
-    let at = 1 + head.len() as u32;
-    wire.up(at + 900, &[b'x'; 100]);
-    wire.up(at + 1000, REQUEST);
-    let found = wire.finish();
-    assert_eq!(found, [(2, "/a".into()), (3, "/a".into())]);
+    wire.up(1, POST);
+    wire.up(BODY + 900, &[b'x'; 100]);
+    wire.up(BODY + 1000, REQUEST);
+    wire.packet(false, 1, Some(BODY + 1000), 0, b"", 0);
+    // As dissectors have it: what was not whole was never there.
+    assert_eq!(wire.flows.counts().unfinished, 1);
+    assert_eq!(wire.finish(), [(3, "/a".into())]);
+}
+
+#[test]
+fn a_message_whose_body_never_ends_is_left_out_and_counted() {
+    let mut wire = Wire::to_port(80);
+    wire.up(1, POST);
+    wire.up(BODY, &[b'x'; 999]);
+    wire.flows.finish(&mut wire.facts);
+    assert_eq!((wire.facts.len(), wire.flows.counts().unfinished), (0, 1));
+}
+
+/// Live, the head is enough.
+#[test]
+fn a_message_counts_before_its_body_where_whole_bodies_are_not_asked_for() {
+    let mut wire = Wire::to_port(80);
+    wire.flows = Flows::new(Limits::LIVE);
+    wire.up(1, POST);
+    assert_eq!(wire.finish(), [(1, "/b".into())]);
+}
+
+#[test]
+fn a_body_that_the_capture_cut_off_is_whole_if_its_head_is_in_the_same_segment() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, 1, None, 0, POST, POST.len() as u32 + 1000);
+    wire.up(BODY + 1000, POST);
+    wire.packet(true, 2 * BODY + 999, None, 0, b"x", 1000);
+    assert_eq!(wire.finish(), [(1, "/b".into())]);
+}
+
+#[test]
+fn behind_a_damaged_chunk_the_message_counts() {
+    let mut wire = Wire::to_port(80);
+    wire.up(1, b"POST /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    wire.up(57, b"no number\r\n");
+    assert_eq!(wire.finish(), [(2, "/c".into())]);
+}
+
+#[test]
+fn data_that_begins_at_the_syns_own_number_is_whole() {
+    let mut wire = Wire::to_port(80);
+    wire.packet(true, 0, None, tcp_flag::SYN, b"", 0);
+    wire.up(0, REQUEST);
+    wire.up(REQUEST.len() as u32, REQUEST);
+    assert_eq!(wire.finish(), [(2, "/a".into()), (3, "/a".into())]);
+}
+
+#[test]
+fn behind_a_proxy_header_comes_the_clients_own_protocol() {
+    let mut wire = Wire::to_port(9000);
+    wire.up(1, &[&b"PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n"[..], REQUEST].concat());
+    assert_eq!(wire.finish(), [(1, "/a".into())]);
+}
+
+#[test]
+fn what_another_protocol_stands_before_does_not_open_the_flow() {
+    let opens = |before: &[u8]| {
+        let mut wire = Wire::to_port(9000);
+        let mut at = 1;
+        for bytes in [before, REQUEST, REQUEST].into_iter().filter(|bytes| !bytes.is_empty()) {
+            wire.up(at, bytes);
+            at += bytes.len() as u32;
+        }
+        wire.facts.into_iter().map(|found| found.opening).collect::<Vec<_>>()
+    };
+    assert_eq!(opens(b""), [true, true]);
+    assert_eq!(opens(b"220 mail.example\r\n"), [false, false]);
+    assert_eq!(opens(b"PROXY UNKNOWN\r\n"), [false, false]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod fact;
 pub mod h2;
 pub mod http1;
 pub mod mqtt;
+pub mod proxy;
 pub mod quic;
 mod target;
 pub mod text;

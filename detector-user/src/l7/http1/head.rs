@@ -101,7 +101,8 @@ pub(super) fn may_begin(bytes: &[u8]) -> bool {
             return false;
         }
         let known = method.len().min(name.len());
-        method[..known] == name[..known] && method.get(name.len()).is_none_or(|next| *next == b' ')
+        method[..known] == name[..known]
+            && method.get(name.len()).is_none_or(|next| matches!(next, b' ' | b'\r' | b'\n'))
     };
     begins(b"HTTP/") || begins(b"ICY") || METHODS.iter().chain(LONG_METHODS).any(begins_method)
 }
@@ -111,13 +112,13 @@ impl Start {
         if line.starts_with(b"HTTP/") || line.starts_with(b"ICY") {
             return Some(Self::status(line));
         }
-        let space = line.iter().position(|byte| *byte == b' ')?;
+        let space = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
         let method = line[..space].strip_prefix(MANDATORY).unwrap_or(&line[..space]);
         let method = str::from_utf8(method).ok()?;
         if !METHODS.contains(&method) && !LONG_METHODS.contains(&method) {
             return None;
         }
-        let rest = &line[space + 1..];
+        let rest = line.get(space + 1..).unwrap_or_default();
         let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
         Some(Self::Request {
             method: text::ascii(&line[..space]),

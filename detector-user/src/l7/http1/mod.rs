@@ -57,7 +57,7 @@ enum State {
     Trailer,
     /// A response whose body goes on until the connection is closed.
     UntilClose,
-    /// Another protocol follows: after CONNECT, or 101 Switching Protocols.
+    /// Another protocol follows: after CONNECT, 101 Switching Protocols, or in an RPC channel.
     Switched,
 }
 
@@ -218,7 +218,7 @@ impl Reader {
         let bodiless = match &head.start {
             Start::Request { method, .. } => {
                 connection.asked(method);
-                if method == "CONNECT" {
+                if method == "CONNECT" || is_rpc_channel(method, body) {
                     self.state = State::Switched;
                     return 0;
                 }
@@ -284,6 +284,13 @@ impl Reader {
         }
         took(line.end, None)
     }
+}
+
+/// Whether a body is a channel of RPC over HTTP (MS-RPCH section 2.1.2.1): it is said to be a gigabyte
+/// long, and its parts are PDUs of their own.
+fn is_rpc_channel(method: &str, body: Body) -> bool {
+    const LONG: u64 = 128 << 10;
+    matches!(method, "RPC_IN_DATA" | "RPC_OUT_DATA") && matches!(body, Body::Length(n) if n >= LONG)
 }
 
 fn took(consumed: usize, fact: Option<Fact>) -> Step {

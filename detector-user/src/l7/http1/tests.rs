@@ -124,3 +124,19 @@ fn a_cut_head_says_what_is_there() {
         matches!(fact, Some(Fact::HttpRequest(request)) if request.host.as_deref() == Some("sh"))
     );
 }
+
+#[test]
+fn a_channel_of_rpc_has_no_body_to_wait_for() {
+    let mut reader = Reader::default();
+    let head = b"RPC_IN_DATA /rpc HTTP/1.1\r\nContent-Length: 1073741824\r\n\r\n";
+    let (facts, _) = read(&mut reader, &mut Connection::default(), head);
+    assert_eq!(facts.len(), 1);
+    assert!(reader.switched());
+}
+
+#[test]
+fn a_method_alone_asks_for_nothing() {
+    let request = one(b"OPTIONS\nHost: shop\n\n");
+    assert_eq!((request.method.as_str(), request.target.as_str()), ("OPTIONS", ""));
+    assert_eq!(looks_like(b"OPTIONS\n"), Likeness::No);
+}
