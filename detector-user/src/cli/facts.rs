@@ -1,6 +1,7 @@
 //! Facts as lines of JSON.
 
 use std::{
+    borrow::Cow,
     io::{self, Write},
     net::IpAddr,
 };
@@ -13,7 +14,11 @@ use self::ports::is_anothers;
 use crate::{
     capture::layers::ip_address,
     flow::Found,
-    l7::{Fact, fact::HttpVersion, text::one_line},
+    l7::{
+        Fact,
+        fact::HttpVersion,
+        text::{ascii_field, field},
+    },
 };
 
 /// Writes what was found, and forgets it.
@@ -49,9 +54,9 @@ struct FactLine<'a> {
 /// What HTTP requests have besides.
 #[derive(Debug, Serialize)]
 struct Http<'a> {
-    method: &'a str,
-    host: Option<&'a str>,
-    uri: &'a str,
+    method: Cow<'a, str>,
+    host: Option<Cow<'a, str>>,
+    uri: Cow<'a, str>,
 }
 
 /// Seconds since 1970 with nine decimals, which a JSON number would lose.
@@ -70,7 +75,7 @@ impl<'a> FactLine<'a> {
             frame: found.stamp.frame,
             time: found.stamp.time_ns,
             kind,
-            name: one_line(name),
+            name: name.to_owned(),
             src: ip_address(found.source.address),
             dst: ip_address(found.destination.address),
             sport: found.source.port,
@@ -80,7 +85,7 @@ impl<'a> FactLine<'a> {
         if is_anothers(found) {
             return Vec::new();
         }
-        let named = |kind, name: Option<&String>| name.map(|name| line(kind, name));
+        let named = |kind, name: Option<&String>| name.map(|name| line(kind, &field(name)));
         match &found.fact {
             Fact::Dns(message) if !message.response => {
                 message.questions.iter().map(|question| line("dns", &question.name)).collect()
@@ -88,16 +93,17 @@ impl<'a> FactLine<'a> {
             Fact::Tls(hello) => named("tls", hello.sni.as_ref()).into_iter().collect(),
             Fact::Quic(quic) => named("quic", quic.hello.sni.as_ref()).into_iter().collect(),
             Fact::HttpRequest(request) if request.version != HttpVersion::Http2 => {
-                let host = request.host.as_deref();
-                let name = format!("{}{}", host.unwrap_or_default(), request.target);
-                let http = Http { method: &request.method, host, uri: &request.target };
+                let host = request.host.as_deref().map(ascii_field);
+                let uri = field(&request.target);
+                let name = format!("{}{uri}", host.as_deref().unwrap_or_default());
+                let http = Http { method: field(&request.method), host, uri };
                 vec![Self { http: Some(http), ..line("http", &name) }]
             }
             Fact::Mqtt(packet) if packet.kind == PUBLISH && found.is_on(MQTT) => {
-                packet.topics.iter().map(|topic| line("mqtt", topic)).collect()
+                packet.topics.iter().map(|topic| line("mqtt", &field(topic))).collect()
             }
             Fact::Coap(message) if !message.uri.is_empty() => {
-                vec![line("coap", &message.uri)]
+                vec![line("coap", &ascii_field(&message.uri))]
             }
             Fact::Dns(_)
             | Fact::HttpRequest(_)

@@ -97,7 +97,7 @@ impl Half {
                 context.output.counts.gaps += length;
                 let buffer = std::mem::take(&mut self.buffer);
                 if let Some(fact) = self.reader.cut(context.shared, &buffer) {
-                    context.found(self.said(fact));
+                    self.cut(fact, context);
                 }
                 self.release_cut(context);
                 self.gap(length, context);
@@ -158,6 +158,16 @@ impl Half {
             for held in self.held.drain(..) {
                 context.found(Held { stamp: self.last, ..held });
             }
+        }
+    }
+
+    /// What a message says that the capture cut off. Dissectors read what is there of a head of HTTP,
+    /// and nothing of a hello.
+    fn cut(&mut self, fact: Fact, context: &mut Context<'_, '_>) {
+        if matches!(fact, Fact::Tls(_)) && context.limits.whole_messages {
+            context.output.counts.unfinished += 1;
+        } else {
+            context.found(self.said(fact));
         }
     }
 
@@ -249,7 +259,7 @@ impl Half {
             Step::More => Progress::Wait,
             Step::Took { consumed, facts } if consumed > 0 => {
                 let goes_on = consumed > rest.len() as u64 || self.reader.in_chunks();
-                let held = goes_on && context.limits.whole_bodies;
+                let held = goes_on && context.limits.whole_messages;
                 for fact in facts.into_iter().map(|fact| self.said(fact)).collect::<Vec<_>>() {
                     if held {
                         self.held.push(fact);

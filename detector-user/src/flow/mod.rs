@@ -120,8 +120,8 @@ pub struct Limits {
     pub stream: Option<u64>,
     /// A flow that was silent for longer is a new one.
     pub idle_ns: u64,
-    /// A message counts once its body (of known length) is there too, as dissectors have it.
-    pub whole_bodies: bool,
+    /// A message counts once all of it is there, a body of known length too, as dissectors have it.
+    pub whole_messages: bool,
 }
 
 impl Limits {
@@ -131,7 +131,7 @@ impl Limits {
         waiting: 64 << 20,
         stream: Some(16 << 10),
         idle_ns: 60_000_000_000,
-        whole_bodies: false,
+        whole_messages: false,
     };
     /// For every fact of a capture.
     pub const CAPTURE: Self = Self {
@@ -139,7 +139,7 @@ impl Limits {
         waiting: 256 << 20,
         stream: None,
         idle_ns: u64::MAX,
-        whole_bodies: true,
+        whole_messages: true,
     };
 }
 
@@ -152,7 +152,7 @@ pub struct FlowCounts {
     pub gaps: u64,
     /// Directions left alone because [`Limits::stream`] was reached.
     pub left_alone: u64,
-    /// Messages left out because [`Limits::whole_bodies`] asks for the rest of their bodies.
+    /// Messages left out because [`Limits::whole_messages`] asks for the rest of them.
     pub unfinished: u64,
     /// QUIC packets with a long header.
     pub quic: quic::Unread,

@@ -165,7 +165,7 @@ fn a_message_whose_body_never_ends_is_left_out_and_counted() {
 
 /// Live, the head is enough.
 #[test]
-fn a_message_counts_before_its_body_where_whole_bodies_are_not_asked_for() {
+fn a_message_counts_before_its_body_where_whole_messages_are_not_asked_for() {
     let mut wire = Wire::to_port(80);
     wire.flows = Flows::new(Limits::LIVE);
     wire.up(1, POST);

@@ -183,6 +183,9 @@ impl Reader {
             return None;
         }
         let head = Head::read(bytes)?;
+        if !connection.known && !head.start.versioned() {
+            return None;
+        }
         match &head.start {
             Start::Request { method, .. } => connection.asked(method),
             Start::Status { .. } => {}
