@@ -175,9 +175,16 @@ fn token_ring_header(frame: &[u8]) -> Option<usize> {
     Some(14 + usize::from(u8_at(frame, 14)? & 0x1f))
 }
 
+/// Version 0, type 2 of the frame control field (IEEE 802.11 section 9.2.4.1).
+const DATA: u8 = 0x08;
+
 /// An IEEE 802.11 data frame that is not encrypted: LLC behind its header.
 pub(super) fn wireless(frame: &[u8]) -> Option<Content<'_>> {
-    let [control, flags] = super::bytes::array_at::<2>(frame, 0)?;
+    let [control, flags] = match super::bytes::array_at::<2>(frame, 0)? {
+        // Cisco's access points send the two bytes the other way round in CAPWAP and LWAPP.
+        [flags, control] if control & 0x0f == DATA && flags & 0x0f != DATA => [control, flags],
+        field => field,
+    };
     let (kind, subtype) = (control >> 2 & 3, control >> 4);
     const PROTECTED: u8 = 0x40;
     if kind != 2 || subtype & 4 != 0 || flags & PROTECTED != 0 {

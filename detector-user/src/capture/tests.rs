@@ -244,6 +244,12 @@ fn every_tunnel_leads_to_the_innermost_packet() {
         101,
         over_udp(6081, &[&[1, 0, 0x65, 0x58, 0, 0, 1, 0, 1, 2, 3, 4][..], &frame].concat()),
     );
+    let wireless = [&[0u8; 22][..], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &ip].concat();
+    let capwap = [0, 0x10, 0x03, 0x00, 0, 0, 0, 0];
+    is_found(101, over_udp(5247, &[&capwap[..], &[0x08, 0x01], &wireless].concat()));
+    // As Cisco has it.
+    is_found(101, over_udp(5247, &[&capwap[..], &[0x01, 0x08], &wireless].concat()));
+    is_found(101, over_udp(5247, &[&[0, 0x10, 0x02, 0x00, 0, 0, 0, 0][..], &frame].concat()));
     is_found(101, over_udp(1701, &[&[0, 2, 0, 1, 0, 2, 0xff, 3, 0, 0x21][..], &ip].concat()));
     let ipv6 = ipv6(17, &udp(40_000, 7, PAYLOAD));
     is_found(101, over_udp(3544, &[&[0, 0, 1, 2, 3, 4, 5, 6][..], &ipv6].concat()));

@@ -19,6 +19,7 @@ impl Descent<'_> {
                 1701 => self.l2tp(view),
                 // LISP data (RFC 9300): flags, nonce, instance.
                 4341 => self.ip(view.skip(8)?),
+                5247 => self.capwap(view),
                 4754 => self.gre(view),
                 5072 => self.ayiya(view),
                 6635 => self.mpls(view),
@@ -94,6 +95,25 @@ impl Descent<'_> {
             4 | 6 => self.ip(view),
             _ if view.bytes.starts_with(&[0xff, 0x03]) => self.ppp(view),
             _ => self.ethernet(view),
+        }
+    }
+
+    /// CAPWAP data (RFC 5415 section 4.3): what an access point sends to its controller, IEEE 802.11
+    /// frames or Ethernet. Fragments of its own are left.
+    fn capwap(&mut self, view: View<'_>) -> Down {
+        const NATIVE: u8 = 0x01;
+        const FRAGMENT_OR_KEEP_ALIVE: u8 = 0x88;
+        const IEEE_802_11: u8 = 1;
+        let [preamble, length, binding, flags] = array_at::<4>(view.bytes, 0)?;
+        // Version 0; type 1 is DTLS.
+        if preamble != 0 || flags & FRAGMENT_OR_KEEP_ALIVE != 0 {
+            return None;
+        }
+        let rest = view.skip(usize::from(length >> 3) * 4)?;
+        match binding & NATIVE {
+            0 => self.ethernet(rest),
+            _ if binding >> 1 & 0x1f == IEEE_802_11 => self.wireless(rest),
+            _ => None,
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Half {
     reader: Reader,
     /// Bytes read so far.
     seen: u64,
-    /// The packet that came last.
+    /// The packet that completes what is being read.
     last: Stamp,
     left_alone: bool,
     /// What the first bytes were taken for.
@@ -86,7 +86,11 @@ impl Half {
 
     /// Bytes to come that need not be seen.
     pub(super) fn unwanted(&self) -> u64 {
-        if self.left_alone { u64::MAX } else { self.skip }
+        if self.left_alone {
+            return u64::MAX;
+        }
+        // Whether the body comes whole is still to be seen.
+        if self.held.is_empty() { self.skip } else { 0 }
     }
 
     /// Takes the next piece of the stream.
@@ -144,7 +148,10 @@ impl Half {
         }
         let skipped = self.skip.min(bytes.len() as u64);
         self.skip -= skipped;
-        self.last = stamp;
+        // What goes on is completed by whichever of its packets came last, not by its last bytes.
+        let goes_on = self.waiting() > 0 || !self.held.is_empty();
+        let later = goes_on && self.last.frame > stamp.frame;
+        self.last = if later { self.last } else { stamp };
         self.release(context);
         let bytes = &bytes[skipped as usize..];
         if !bytes.is_empty() {

@@ -163,6 +163,15 @@ fn a_message_whose_body_never_ends_is_left_out_and_counted() {
     assert_eq!((wire.facts.len(), wire.flows.counts().unfinished), (0, 1));
 }
 
+#[test]
+fn a_body_out_of_order_is_whole_all_the_same() {
+    let mut wire = Wire::to_port(80);
+    wire.up(1, POST);
+    wire.up(BODY + 900, &[b'x'; 100]);
+    wire.up(BODY, &[b'x'; 900]);
+    assert_eq!(wire.finish(), [(3, "/b".into())]);
+}
+
 /// Live, the head is enough.
 #[test]
 fn a_message_counts_before_its_body_where_whole_messages_are_not_asked_for() {
@@ -179,6 +188,22 @@ fn a_body_that_the_capture_cut_off_is_whole_if_its_head_is_in_the_same_segment()
     wire.up(BODY + 1000, POST);
     wire.packet(true, 2 * BODY + 999, None, 0, b"x", 1000);
     assert_eq!(wire.finish(), [(1, "/b".into())]);
+}
+
+/// Dissectors show nothing of it; a rule takes the name that is there.
+#[test]
+fn a_hello_that_the_capture_cut_off_counts_live_only() {
+    let name = b"\0\0\0\x0a\0\x08\0\0\x05a.com";
+    let body = [&[3, 3][..], &[0; 32], &[0, 0, 2, 0x13, 1, 1, 0, 0, 200], name].concat();
+    let start = [&[22, 3, 1, 0, 250, 1, 0, 0, 246][..], &body].concat();
+    let hellos = |limits: Limits| {
+        let mut wire = Wire::to_port(443);
+        wire.flows = Flows::new(limits);
+        wire.packet(true, 1, None, 0, &start, 255);
+        (wire.facts.len(), wire.flows.counts().unfinished)
+    };
+    assert_eq!(hellos(Limits::CAPTURE), (0, 1));
+    assert_eq!(hellos(Limits::LIVE), (1, 0));
 }
 
 #[test]

@@ -23,7 +23,7 @@ use self::{
     header::{Initial, Packet, Unreadable},
     keys::{Keys, Opened},
     stream::CryptoStream,
-    version::{Scheme, schemes},
+    version::{Frames, Scheme, schemes},
 };
 use super::{Fact, fact::QuicHello};
 
@@ -144,7 +144,13 @@ impl Initials {
         let Some(connection) = self.connections.get_mut(at) else { return false };
         connection.largest = connection.largest.max(Some(opened.number));
         let mut hellos = Vec::new();
-        for (offset, data) in CryptoFrames::new(&opened.payload, connection.scheme.frames) {
+        let frames = connection.scheme.frames;
+        for (offset, data) in CryptoFrames::new(&opened.payload, frames) {
+            // Google's hellos fit a packet. One sent again counts again, as dissectors have it, which
+            // put no stream together here.
+            if frames == Frames::Google && offset == 0 {
+                connection.stream = CryptoStream::new();
+            }
             if !connection.stream.add(offset, data, &mut hellos) {
                 self.unread.too_far += 1;
             }
