@@ -28,7 +28,7 @@ fn bed() -> Bed {
     let bed = Bed::new();
     let rest = format!(
         "sink: {{url: 'http://{SINK}/'}}
-  delivery: {{queue: 512, spool: {{directory: spool, maxSize: 4Mi}}}}
+  delivery: {{queue: 512, spool: {{directory: spool, maxSize: 4Mi, whenFull: priority}}}}
   limits: {{ringBytes: 1Mi}}"
     );
     bed.write("config.yaml", &config_with("{name: n6}", &rest));
