@@ -80,6 +80,10 @@ pub fn request_line<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> Optio
     Some(RequestLine { method, target_offset: (offset + method.token().len() + 1) as u32 })
 }
 
+/// Bytes that a method and its space need at most, `CONNECT ` and `OPTIONS `: a payload of fewer may be
+/// the beginning of a request line that was cut in its method.
+pub(crate) const METHOD_AND_SPACE: u32 = 8;
+
 /// Whether these bytes begin with a method's token and a space.
 #[inline(always)]
 pub fn begins_request(start: [u8; 8]) -> bool {

@@ -332,7 +332,7 @@ fn begins_cut_request<P: PacketBytes + ?Sized>(
         let last: Option<[u8; 2]> = packet.load_payload(last);
         return last.is_some_and(|last| last != *b"\r\n");
     }
-    if facts.payload_length >= 8 {
+    if facts.payload_length >= http::METHOD_AND_SPACE {
         return false;
     }
     // The frame is padded to at least 60 bytes or the packet is TC's: one byte is there.

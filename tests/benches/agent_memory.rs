@@ -12,7 +12,12 @@ use std::{
 use anyhow::{Context, Result};
 use cloudevents::{EventBuilder, EventBuilderV10};
 use detector_user::spool::{Class, Directory, Fsync, Limits, NewRecord, Spool};
-use testbed::{agent::Agent, netns, netns::Netns, root, wait};
+use testbed::{
+    agent::{Agent, BUY_RULES},
+    netns,
+    netns::Netns,
+    root, wait,
+};
 
 const ADMIN: &str = "127.0.0.1:9901";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,7 +36,7 @@ fn main() -> Result<()> {
     netns::veth((&ue, "n3"), (&dn, "n6"))?;
     dn.ip("link set lo up")?;
     let directory = tempfile::tempdir()?;
-    fs::write(directory.path().join("rules.yaml"), RULES)?;
+    fs::write(directory.path().join("rules.yaml"), BUY_RULES)?;
     let config = directory.path().join("config.yaml");
 
     fs::write(&config, config_for(""))?;
@@ -123,18 +128,3 @@ spec:
 {more}"
     )
 }
-
-const RULES: &str = "apiVersion: detector.dev/v1alpha1
-kind: Application
-metadata: {name: shop}
-spec:
-  endpoints: [{cidr: 10.45.0.10, ports: [80]}]
----
-apiVersion: detector.dev/v1alpha1
-kind: Rule
-metadata: {name: buy}
-spec:
-  application: shop
-  match: {http: {method: POST, path: /api/buttons/buy}}
-  emit: {type: com.example.buy}
-";

@@ -12,7 +12,14 @@ use std::{
 
 use anyhow::{Context, Result};
 use cloudevents::AttributesReader;
-use testbed::{agent::Agent, app::App, client::Client, netns, netns::Netns, receiver::Receiver};
+use testbed::{
+    agent::{Agent, BUY_RULES},
+    app::App,
+    client::Client,
+    netns,
+    netns::Netns,
+    receiver::Receiver,
+};
 
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 3;
@@ -36,7 +43,7 @@ fn main() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let config = directory.path().join("config.yaml");
     fs::write(&config, config_for(&receiver.url()))?;
-    fs::write(directory.path().join("rules.yaml"), RULES)?;
+    fs::write(directory.path().join("rules.yaml"), BUY_RULES)?;
     let _agent = Agent::start(Some(&dn), &config, "127.0.0.1:9901".parse()?)?;
 
     let mut ratios = Vec::new();
@@ -144,18 +151,3 @@ spec:
 "
     )
 }
-
-const RULES: &str = "apiVersion: detector.dev/v1alpha1
-kind: Application
-metadata: {name: shop}
-spec:
-  endpoints: [{cidr: 10.45.0.10, ports: [80]}]
----
-apiVersion: detector.dev/v1alpha1
-kind: Rule
-metadata: {name: buy}
-spec:
-  application: shop
-  match: {http: {method: POST, path: /api/buttons/buy}}
-  emit: {type: com.example.buy}
-";

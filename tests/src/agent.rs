@@ -17,6 +17,22 @@ use crate::{
     wait,
 };
 
+/// Rules for benchmarks: one application, and one button in it.
+pub const BUY_RULES: &str = "apiVersion: detector.dev/v1alpha1
+kind: Application
+metadata: {name: shop}
+spec:
+  endpoints: [{cidr: 10.45.0.10, ports: [80]}]
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: buy}
+spec:
+  application: shop
+  match: {http: {method: POST, path: /api/buttons/buy}}
+  emit: {type: com.example.buy}
+";
+
 /// A program of the workspace, built beside this one: `target/debug/<name>`.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()?;

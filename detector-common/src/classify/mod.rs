@@ -163,14 +163,12 @@ fn has_bursts(facts: &Facts, application: &ApplicationEntry) -> bool {
 /// Whether a packet that goes in a burst says nothing.
 #[inline(always)]
 fn is_plain<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> bool {
-    /// Less may be the beginning of a method, see [`inspect::cut_request`].
-    const METHOD_AND_SPACE: u32 = 8;
     match facts.protocol {
         Protocol::Udp => true,
         Protocol::Tcp => {
             facts.tcp_flags & (SYN | FIN | RST) == 0
                 && (facts.payload_length == 0
-                    || facts.payload_length >= METHOD_AND_SPACE
+                    || facts.payload_length >= http::METHOD_AND_SPACE
                         && http::request_line(packet, facts.payload_offset as usize).is_none())
         }
     }
