@@ -26,6 +26,12 @@ use crate::{
     source::session_map::Sessions,
 };
 
+/// So many times as many sessions may be open as the packet path has room for: those that it has
+/// forgotten wait here for their deadline.
+const FORGOTTEN_TOO: usize = 2;
+/// Deadlines that no longer count are swept when there are so many, and more than those that do.
+const STALE_DEADLINES: usize = 1_024;
+
 /// An open session.
 #[derive(Clone, Debug)]
 pub struct OpenSession {
@@ -209,9 +215,15 @@ impl SessionTable {
         ended
     }
 
-    /// Looks at the sessions whose deadline has come; gives those that have ended.
+    /// Looks at the sessions whose deadline has come; gives those that have ended. Where too many are
+    /// open, those whose deadline comes next have.
     pub fn expire(&mut self, now_ns: u64, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
         let mut all = Vec::new();
+        while self.open.len() > FORGOTTEN_TOO * kernel.room()
+            && let Some(Reverse((deadline, start_ns, key))) = self.deadlines.pop()
+        {
+            all.extend(self.evict(&zerocopy::transmute!(key), start_ns, deadline, kernel));
+        }
         while let Some(Reverse((deadline, start_ns, key))) = self.deadlines.peek().copied() {
             if deadline > now_ns {
                 break;
@@ -224,6 +236,21 @@ impl SessionTable {
             all.extend(self.check(&key, start_ns, now_ns, kernel));
         }
         all
+    }
+
+    fn evict(
+        &mut self,
+        key: &SessionKey,
+        start_ns: u64,
+        deadline: u64,
+        kernel: &mut dyn Sessions,
+    ) -> Option<EndedSession> {
+        self.get_mut(key, start_ns).filter(|session| session.deadline == deadline)?;
+        let session = self.open.remove(key)?;
+        self.ended.note(*key, start_ns);
+        let state = current(&session, kernel.get(key)).unwrap_or(session.seen);
+        kernel.remove(key);
+        Some(self.finish(key, session, &state, SessionEndReason::Evicted))
     }
 
     /// Ends every session whose application `gone` says is no longer watched, or all of them.
@@ -287,6 +314,14 @@ impl SessionTable {
         let Some(session) = self.get_mut(key, start_ns) else { return };
         session.deadline = deadline;
         self.deadlines.push(Reverse((deadline, start_ns, zerocopy::transmute!(*key))));
+        if self.deadlines.len() > 2 * self.open.len() + STALE_DEADLINES {
+            self.deadlines.retain(|Reverse((deadline, start_ns, key))| {
+                let key: SessionKey = zerocopy::transmute!(*key);
+                self.open
+                    .get(&key)
+                    .is_some_and(|it| (it.deadline, it.start_ns) == (*deadline, *start_ns))
+            });
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{rules::model::SessionPolicy, source::session_notes::NoteKey};
 
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 100 * SECOND;
+const ROOM: usize = 3;
 
 /// The kernel's sessions.
 #[derive(Default)]
@@ -29,6 +30,9 @@ impl Sessions for Kernel {
     }
     fn keys(&mut self) -> Vec<SessionKey> {
         self.0.keys().copied().collect()
+    }
+    fn room(&self) -> usize {
+        ROOM
     }
     fn flow(&self, _key: &FlowKey) -> Option<FlowSnapshot> {
         None
@@ -102,6 +106,37 @@ fn one_session() -> (SessionTable, Kernel, SessionKey) {
 fn ended_at(table: &mut SessionTable, kernel: &mut Kernel, after: u64) -> Vec<SessionEnd> {
     let ended = table.expire(START + after * SECOND, kernel);
     ended.into_iter().map(|ended| ended.end).collect()
+}
+
+/// However many users come: what is remembered of them ends somewhere.
+#[test]
+fn of_too_many_sessions_those_end_whose_deadline_comes_next() {
+    let (mut table, mut kernel, _) = one_session();
+    for ue in 3..=10 {
+        let start = START + u64::from(ue);
+        assert!(table.open(&record(ue, start), start, application("shop")).is_none());
+    }
+    let ended = table.expire(START + SECOND, &mut kernel);
+    let ues: Vec<_> = ended.iter().map(|it| it.session.flow.ue_ip.to_string()).collect();
+    assert_eq!(ues, ["10.45.0.2", "10.45.0.3", "10.45.0.4"]);
+    assert!(ended.iter().all(|it| it.end.reason == SessionEndReason::Evicted));
+    assert_eq!(table.len(), 2 * ROOM);
+    assert_eq!(ended[0].end.packets, 3, "what the kernel had counted");
+    assert!(kernel.0.is_empty());
+}
+
+#[test]
+fn deadlines_that_no_longer_count_do_not_pile_up() {
+    let mut table = SessionTable::new(Uuid::from_u128(1));
+    for again in 0..10_000 {
+        // The kernel forgot the session, and its user goes on.
+        let start = START + again;
+        table.open(&record(2, start), start, application("shop"));
+    }
+    assert_eq!(table.len(), 1);
+    assert!(table.deadlines.len() <= STALE_DEADLINES + 2, "{}", table.deadlines.len());
+    let ended = table.expire(START + 31 * SECOND, &mut Kernel::default());
+    assert_eq!(ended.len(), 1, "the one that counts is still there");
 }
 
 #[test]

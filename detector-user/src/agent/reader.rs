@@ -251,6 +251,10 @@ impl Sessions for EndedLast {
         self.map.keys()
     }
 
+    fn room(&self) -> usize {
+        self.map.room()
+    }
+
     fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
         self.map.flow(key)
     }

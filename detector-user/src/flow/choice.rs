@@ -47,8 +47,8 @@ const fn of_port(port: u16) -> Option<Protocol> {
 }
 
 /// Chooses by the first bytes of a stream, or by what follows a gap in it.
-pub(super) fn choose(expected: Option<Protocol>, http: &http1::Connection, bytes: &[u8]) -> Choice {
-    match expected {
+pub(super) fn choose(ends: [Endpoint; 2], http: &http1::Connection, bytes: &[u8]) -> Choice {
+    match expected(ends) {
         Some(protocol @ (Protocol::Dns | Protocol::Mqtt | Protocol::Coap)) => {
             return Choice::Is(protocol);
         }

@@ -3,22 +3,26 @@
 use detector_common::wire::tcp_flag;
 
 use super::{
-    Key, Limits, Output, Segment, Transport,
+    Output, Segment, Transport,
     choice::{Protocol, expected},
     half::{Context, Half},
     order::Order,
-    table::Waiting,
+    table::{Key, Remembered},
 };
-use crate::l7::{Way, coap, http1, mqtt};
+use crate::l7::{coap, http1, mqtt};
 
 /// One connection.
 pub(super) struct Connection {
-    key: Key,
-    expected: Option<Protocol>,
     /// From the key's first end to its second, and back.
-    orders: [Order; 2],
-    halves: [Half; 2],
+    directions: [Direction; 2],
     shared: Shared,
+}
+
+/// One direction of it. Both parts stand side by side, because most packets need both.
+#[derive(Default)]
+struct Direction {
+    order: Order,
+    half: Half,
 }
 
 /// What readers of both directions share. Most connections need none of it.
@@ -38,6 +42,12 @@ impl Shared {
         &mut self.http
     }
 
+    fn kept(&self) -> usize {
+        self.http.kept()
+            + self.mqtt.as_ref().map_or(0, |mqtt| mqtt.kept())
+            + self.coap.as_ref().map_or(0, |coap| coap.kept())
+    }
+
     pub(super) fn mqtt(&mut self) -> &mut mqtt::Connection {
         self.mqtt.get_or_insert_default()
     }
@@ -52,50 +62,53 @@ pub(super) fn opens(segment: &Segment<'_>) -> bool {
     matches!(segment.transport, Transport::Tcp { flags, .. } if flags & tcp_flag::SYN != 0)
 }
 
-impl Waiting for Connection {
-    fn waiting(&self) -> usize {
-        self.orders.iter().map(Order::waiting).sum::<usize>()
-            + self.halves.iter().map(Half::waiting).sum::<usize>()
+impl Remembered for Connection {
+    fn begin(key: &Key) -> Self {
+        let http = match expected(key.0) {
+            Some(Protocol::Http1) => http1::Connection::expected(),
+            Some(_) | None => http1::Connection::default(),
+        };
+        Self { directions: Default::default(), shared: Shared { http, ..Shared::default() } }
+    }
+
+    fn kept(&self) -> usize {
+        let [first, second] = &self.directions;
+        first.kept() + second.kept() + self.shared.kept()
+    }
+}
+
+impl Direction {
+    fn kept(&self) -> usize {
+        self.order.waiting() + self.half.kept()
     }
 }
 
 impl Connection {
-    pub(super) fn new(key: Key) -> Self {
-        let expected = expected(key.0);
-        let http = match expected {
-            Some(Protocol::Http1) => http1::Connection::expected(),
-            Some(_) | None => http1::Connection::default(),
-        };
-        let shared = Shared { http, ..Shared::default() };
-        Self { key, expected, orders: Default::default(), halves: Default::default(), shared }
-    }
-
     /// Takes a segment in. It goes from the key's first end to its second if `forth`.
     pub(super) fn segment(
         &mut self,
+        key: &Key,
         segment: &Segment<'_>,
         forth: bool,
-        limits: Limits,
         output: &mut Output<'_>,
     ) {
         let Transport::Tcp { sequence, acknowledgement, flags } = segment.transport else { return };
         let mut sequence = sequence;
         if flags & tcp_flag::SYN != 0 {
-            if self.orders[usize::from(!forth)].is_other(sequence) {
-                self.begin_anew(forth, flags);
+            if self.directions[usize::from(!forth)].order.is_other(sequence) {
+                self.begin_anew(key, forth, flags);
             }
-            self.orders[usize::from(!forth)].begin(sequence);
+            self.directions[usize::from(!forth)].order.begin(sequence);
             sequence = sequence.wrapping_add(1);
         }
         if flags & tcp_flag::ACK != 0 {
-            let back = !forth;
-            let (order, half, mut context) = self.parts(back, limits, output);
+            let (order, half, mut context) = self.parts(key, !forth, output);
             order.acknowledge(acknowledgement, &mut |piece| half.piece(piece, &mut context));
         }
         if segment.length == 0 {
             return;
         }
-        let (order, half, mut context) = self.parts(forth, limits, output);
+        let (order, half, mut context) = self.parts(key, forth, output);
         let unwanted = half.unwanted();
         let mut give = |piece: super::order::Piece<'_>| half.piece(piece, &mut context);
         order.segment(
@@ -109,20 +122,18 @@ impl Connection {
     }
 
     /// The ports are used again. An answer (SYN and ACK) begins its own direction only.
-    fn begin_anew(&mut self, forth: bool, flags: u8) {
+    fn begin_anew(&mut self, key: &Key, forth: bool, flags: u8) {
         if flags & tcp_flag::ACK == 0 {
-            *self = Self::new(self.key);
+            *self = Self::begin(key);
         } else {
-            let place = usize::from(!forth);
-            self.orders[place] = Order::default();
-            self.halves[place] = Half::default();
+            self.directions[usize::from(!forth)] = Direction::default();
         }
     }
 
     /// Nothing more will come.
-    pub(super) fn finish(&mut self, limits: Limits, output: &mut Output<'_>) {
+    pub(super) fn finish(&mut self, key: &Key, output: &mut Output<'_>) {
         for forth in [true, false] {
-            let (order, half, mut context) = self.parts(forth, limits, output);
+            let (order, half, mut context) = self.parts(key, forth, output);
             order.finish(&mut |piece| half.piece(piece, &mut context));
             half.finish(&mut context);
         }
@@ -131,22 +142,11 @@ impl Connection {
     /// One direction, and what it needs to read.
     fn parts<'c, 'o>(
         &'c mut self,
+        key: &'c Key,
         forth: bool,
-        limits: Limits,
         output: &'c mut Output<'o>,
     ) -> (&'c mut Order, &'c mut Half, Context<'c, 'o>) {
-        let place = usize::from(!forth);
-        let [first, second] = self.key.0;
-        let ends = if forth { [first, second] } else { [second, first] };
-        let way = if forth { Way::Forth } else { Way::Back };
-        let context = Context {
-            ends,
-            way,
-            expected: self.expected,
-            shared: &mut self.shared,
-            limits,
-            output,
-        };
-        (&mut self.orders[place], &mut self.halves[place], context)
+        let Direction { order, half } = &mut self.directions[usize::from(!forth)];
+        (order, half, Context { key, forth, shared: &mut self.shared, output })
     }
 }

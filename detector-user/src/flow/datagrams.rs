@@ -1,6 +1,9 @@
 //! UDP flows: which protocol a datagram speaks, and the flows of those that need a memory.
 
-use super::{Segment, table::Waiting};
+use super::{
+    Segment,
+    table::{Key, Remembered},
+};
 use crate::l7::{Fact, coap, dns, quic};
 
 /// A protocol over UDP.
@@ -75,9 +78,14 @@ impl Kind {
     }
 }
 
-impl Waiting for Datagrams {
-    fn waiting(&self) -> usize {
-        self.quic.as_ref().map_or(0, |quic| quic.waiting())
+impl Remembered for Datagrams {
+    fn begin(_: &Key) -> Self {
+        Self::default()
+    }
+
+    fn kept(&self) -> usize {
+        self.coap.as_ref().map_or(0, |coap| coap.kept())
+            + self.quic.as_ref().map_or(0, |quic| quic.kept())
     }
 }
 

@@ -2,11 +2,12 @@
 //! it speaks.
 
 use super::{
-    Endpoint, Found, Limits, Output, Stamp,
+    Found, Limits, Output, Stamp,
     choice::{Choice, Protocol, choose},
     connection::Shared,
     order::Piece,
     reader::Reader,
+    table::Key,
 };
 use crate::l7::{Fact, Step, Way};
 
@@ -32,6 +33,8 @@ pub(super) struct Half {
     speaks: Option<Protocol>,
     /// What messages said whose bodies are still to come.
     held: Vec<Held>,
+    /// Bytes of what they said.
+    held_bytes: usize,
 }
 
 /// What a message said, and the packet that said it.
@@ -63,24 +66,37 @@ enum Progress {
 
 /// What a direction needs of the connection while it reads.
 pub(super) struct Context<'c, 'o> {
-    pub(super) ends: [Endpoint; 2],
-    pub(super) way: Way,
-    pub(super) expected: Option<Protocol>,
+    pub(super) key: &'c Key,
+    /// From the key's first end to its second.
+    pub(super) forth: bool,
     pub(super) shared: &'c mut Shared,
-    pub(super) limits: Limits,
     pub(super) output: &'c mut Output<'o>,
 }
 
 impl Context<'_, '_> {
+    fn limits(&self) -> &Limits {
+        &self.output.limits
+    }
+
+    fn way(&self) -> Way {
+        if self.forth { Way::Forth } else { Way::Back }
+    }
+
     fn found(&mut self, Held { fact, stamp, opening }: Held) {
-        let [source, destination] = self.ends;
+        let [first, second] = self.key.0;
+        let (source, destination) = if self.forth { (first, second) } else { (second, first) };
         self.output.facts.push(Found { fact, source, destination, stamp, opening });
     }
 }
 
 impl Half {
-    /// Bytes that wait.
-    pub(super) fn waiting(&self) -> usize {
+    /// Bytes that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.waiting() + self.reader.kept() + self.held_bytes
+    }
+
+    /// Bytes of the message that goes on.
+    fn waiting(&self) -> usize {
         self.buffer.len() + self.reader.waiting()
     }
 
@@ -117,6 +133,7 @@ impl Half {
     pub(super) fn finish(&mut self, context: &mut Context<'_, '_>) {
         context.output.counts.unfinished += self.held.len() as u64;
         self.held.clear();
+        self.held_bytes = 0;
     }
 
     /// A fact of the packet that came last.
@@ -165,13 +182,14 @@ impl Half {
             for held in self.held.drain(..) {
                 context.found(Held { stamp: self.last, ..held });
             }
+            self.held_bytes = 0;
         }
     }
 
     /// What a message says that the capture cut off. Dissectors read what is there of a head of HTTP,
     /// and nothing of a hello.
     fn cut(&mut self, fact: Fact, context: &mut Context<'_, '_>) {
-        if matches!(fact, Fact::Tls(_)) && context.limits.whole_messages {
+        if matches!(fact, Fact::Tls(_)) && context.limits().whole_messages {
             context.output.counts.unfinished += 1;
         } else {
             context.found(self.said(fact));
@@ -181,6 +199,7 @@ impl Half {
     /// Of a message in the very segment that the capture cut off, no more of the body can be asked.
     fn release_cut(&mut self, context: &mut Context<'_, '_>) {
         for held in self.held.extract_if(.., |held| held.stamp == self.last) {
+            self.held_bytes -= held.fact.heap_bytes();
             context.found(held);
         }
     }
@@ -196,11 +215,11 @@ impl Half {
             let newest = buffer.len();
             buffer.extend_from_slice(bytes);
             if let Rest::Keep(from) = self.run(&buffer, newest, context) {
-                buffer.drain(..from);
-                self.buffer = buffer;
+                // Of a long message that is read no room is left behind.
+                self.buffer = if from == 0 { buffer } else { buffer[from..].to_vec() };
             }
         }
-        if context.limits.stream.is_some_and(|limit| self.seen >= limit) {
+        if context.limits().stream.is_some_and(|limit| self.seen >= limit) {
             context.output.counts.left_alone += 1;
             self.left_alone = true;
             self.buffer = Vec::new();
@@ -249,7 +268,7 @@ impl Half {
     fn step(&mut self, rest: &[u8], untried: bool, context: &mut Context<'_, '_>) -> Progress {
         let chosen = matches!(self.reader, Reader::Undecided);
         if chosen {
-            let choice = choose(context.expected, context.shared.http(), rest);
+            let choice = choose(context.key.0, context.shared.http(), rest);
             if choice != Choice::Wait {
                 self.origin.get_or_insert(choice);
             }
@@ -262,16 +281,17 @@ impl Half {
                 Choice::Unknown => return Progress::Lost,
             }
         }
-        match self.reader.step(context.shared, context.way, rest) {
+        match self.reader.step(context.shared, context.way(), rest) {
             Step::More => Progress::Wait,
             Step::Took { consumed, facts } if consumed > 0 => {
                 let goes_on = consumed > rest.len() as u64 || self.reader.in_chunks();
-                let held = goes_on && context.limits.whole_messages;
-                for fact in facts.into_iter().map(|fact| self.said(fact)).collect::<Vec<_>>() {
+                let held = goes_on && context.limits().whole_messages;
+                for fact in facts {
                     if held {
-                        self.held.push(fact);
+                        self.held_bytes += fact.heap_bytes();
+                        self.held.push(self.said(fact));
                     } else {
-                        context.found(fact);
+                        context.found(self.said(fact));
                     }
                 }
                 if self.reader.switched() {

@@ -14,14 +14,15 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
-};
+use std::fmt;
 
 use detector_common::packet::Address;
 
-use self::{connection::Connection, datagrams::Datagrams, table::Table};
+use self::{
+    connection::Connection,
+    datagrams::Datagrams,
+    table::{Key, Remembered as _, Table},
+};
 use crate::{
     capture::layers::ip_address,
     l7::{Fact, quic},
@@ -114,8 +115,9 @@ impl Found {
 pub struct Limits {
     /// Flows at once; one that was long unused gives way.
     pub flows: usize,
-    /// Bytes that wait for more, of all TCP flows together, and of all UDP flows.
-    pub waiting: usize,
+    /// Bytes that flows keep besides themselves (what waits for more, and what later messages refer
+    /// to), of all TCP flows together, and of all UDP flows.
+    pub kept: usize,
     /// Bytes of each direction that are read before its flow is left alone; none is no limit.
     pub stream: Option<u64>,
     /// A flow that was silent for longer is a new one.
@@ -128,7 +130,7 @@ impl Limits {
     /// For a rule's first look at live flows.
     pub const LIVE: Self = Self {
         flows: 65_536,
-        waiting: 64 << 20,
+        kept: 64 << 20,
         stream: Some(16 << 10),
         idle_ns: 60_000_000_000,
         whole_messages: false,
@@ -136,7 +138,7 @@ impl Limits {
     /// For every fact of a capture.
     pub const CAPTURE: Self = Self {
         flows: 262_144,
-        waiting: 256 << 20,
+        kept: 256 << 20,
         stream: None,
         idle_ns: u64::MAX,
         whole_messages: true,
@@ -146,7 +148,7 @@ impl Limits {
 /// What was not read, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowCounts {
-    /// Flows forgotten because there were too many, or too many bytes waited.
+    /// Flows forgotten because there were too many, or too many bytes were kept.
     pub evicted: u64,
     /// Bytes missing in the middle of streams that were read on behind them.
     pub gaps: u64,
@@ -166,21 +168,6 @@ pub struct Flows {
     counts: FlowCounts,
 }
 
-/// Both ends of a flow, the lower one first, so that both directions find it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key([Endpoint; 2]);
-
-impl Hash for Key {
-    /// Word by word: this is done for every packet.
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b] = self.0;
-        for word in [a.address.0, b.address.0].into_iter().flatten() {
-            state.write_u64(word);
-        }
-        state.write_u32(u32::from(a.port) << 16 | u32::from(b.port));
-    }
-}
-
 /// A key, and whether the packet goes from its first end to its second.
 fn key_of(segment: &Segment<'_>) -> (Key, bool) {
     let (from, to) = (segment.source, segment.destination);
@@ -188,8 +175,9 @@ fn key_of(segment: &Segment<'_>) -> (Key, bool) {
     if rank(from) <= rank(to) { (Key([from, to]), true) } else { (Key([to, from]), false) }
 }
 
-/// Where facts of one packet go.
+/// Where facts of one packet go, and how much may be remembered.
 struct Output<'a> {
+    limits: Limits,
     facts: &'a mut Vec<Found>,
     counts: &'a mut FlowCounts,
 }
@@ -222,45 +210,31 @@ impl Flows {
 
     fn tcp(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
         let (key, forth) = key_of(segment);
-        let now = segment.stamp.time_ns;
+        let Limits { idle_ns, kept, .. } = self.limits;
+        let mut output = Output { limits: self.limits, facts, counts: &mut self.counts };
         // A flow that says nothing needs no memory: a scan is mostly packets without payload.
-        if segment.length == 0 && !connection::opens(segment) && !self.connections.contains(&key) {
-            return;
-        }
-        let limits = self.limits;
-        let mut output = Output { facts, counts: &mut self.counts };
-        self.connections.visit(key, now, limits.idle_ns, Connection::new, |connection| {
-            connection.segment(segment, forth, limits, &mut output);
+        let may_begin = segment.length > 0 || connection::opens(segment);
+        let now = segment.stamp.time_ns;
+        self.connections.visit(key, now, idle_ns, may_begin, |connection| {
+            connection.segment(&key, segment, forth, &mut output);
         });
-        self.connections.shrink(limits.waiting);
+        self.connections.shrink(kept);
     }
 
     /// A quoted segment is read by itself, and is no part of its connection's stream.
     fn quoted(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
         let (key, forth) = key_of(segment);
         let cut = Segment { length: segment.payload.len() as u32 + 1, ..*segment };
-        let mut output = Output { facts, counts: &mut self.counts };
-        Connection::new(key).segment(&cut, forth, self.limits, &mut output);
+        let mut output = Output { limits: self.limits, facts, counts: &mut self.counts };
+        Connection::begin(&key).segment(&key, &cut, forth, &mut output);
     }
 
     fn udp(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
         let Some(kind) = datagrams::recognize(segment) else { return };
         let found = match kind.stateless(segment) {
             Some(found) => found,
-            None => {
-                let (key, _) = key_of(segment);
-                let now = segment.stamp.time_ns;
-                let idle = self.limits.idle_ns;
-                let make = |_| Datagrams::default();
-                let counts = &mut self.counts;
-                self.datagrams.visit(key, now, idle, make, |flow| {
-                    let found = flow.datagram(kind, segment);
-                    counts.quic += flow.take_unread();
-                    found
-                })
-            }
+            None => self.datagram(kind, segment),
         };
-        self.datagrams.shrink(self.limits.waiting);
         facts.extend(found.into_iter().map(|fact| Found {
             fact,
             source: segment.source,
@@ -270,11 +244,24 @@ impl Flows {
         }));
     }
 
+    fn datagram(&mut self, kind: datagrams::Kind, segment: &Segment<'_>) -> Vec<Fact> {
+        let (key, _) = key_of(segment);
+        let Limits { idle_ns, kept, .. } = self.limits;
+        let counts = &mut self.counts;
+        let found = self.datagrams.visit(key, segment.stamp.time_ns, idle_ns, true, |flow| {
+            let found = flow.datagram(kind, segment);
+            counts.quic += flow.take_unread();
+            found
+        });
+        self.datagrams.shrink(kept);
+        found.unwrap_or_default()
+    }
+
     /// The packets have ended: what waits behind a gap is read.
     pub fn finish(&mut self, facts: &mut Vec<Found>) {
-        let mut output = Output { facts, counts: &mut self.counts };
-        for connection in self.connections.iter_mut() {
-            connection.finish(self.limits, &mut output);
+        let mut output = Output { limits: self.limits, facts, counts: &mut self.counts };
+        for (key, connection) in self.connections.iter_mut() {
+            connection.finish(key, &mut output);
         }
     }
 }

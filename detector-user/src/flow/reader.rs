@@ -55,7 +55,21 @@ impl Reader {
         }
     }
 
-    /// Bytes that it keeps until more come.
+    /// Bytes that it keeps for messages to come.
+    pub(super) fn kept(&self) -> usize {
+        match self {
+            Self::Http2(reader) => reader.kept(),
+            Self::Undecided
+            | Self::Http1(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Mqtt
+            | Self::Coap
+            | Self::Proxy(_) => 0,
+        }
+    }
+
+    /// Bytes that it keeps of the message that goes on.
     pub(super) fn waiting(&self) -> usize {
         match self {
             Self::Tls(records) => records.waiting(),

@@ -1,123 +1,129 @@
 //! A bounded table of flows. What gives way is chosen by the packets alone, so the same packets
 //! give the same facts.
 
-use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 
-use super::Key;
+use super::Endpoint;
 
 /// Of so many entries the one that was unused longest gives way.
 const LOOKED_AT: usize = 16;
 
-/// What a flow keeps besides itself.
-pub(super) trait Waiting {
-    /// Bytes that wait for more.
-    fn waiting(&self) -> usize;
+/// Both ends of a flow, the lower one first, so that both directions find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key(pub(super) [Endpoint; 2]);
+
+impl Hash for Key {
+    /// Word by word: this is done for every packet.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b] = self.0;
+        state.write_u64(a.address.0[0]);
+        state.write_u64(a.address.0[1]);
+        state.write_u64(b.address.0[0]);
+        state.write_u64(b.address.0[1]);
+        state.write_u32(u32::from(a.port) << 16 | u32::from(b.port));
+    }
+}
+
+/// What is remembered of a flow.
+pub(super) trait Remembered {
+    /// A flow of which nothing was seen yet.
+    fn begin(key: &Key) -> Self;
+
+    /// Bytes that it keeps besides itself. Asked after every packet.
+    fn kept(&self) -> usize;
 }
 
 /// Values by flow.
 pub(super) struct Table<V> {
     limit: usize,
-    /// Bytes that wait in all entries.
-    waiting: usize,
-    /// Hashed quickly, with a seed: addresses and ports are chosen by whoever sends.
-    places: HashMap<Key, usize, RandomState>,
-    entries: Vec<Entry<V>>,
+    /// Bytes that all entries keep.
+    kept: usize,
+    /// Hashed quickly, with a seed: addresses and ports are chosen by whoever sends. Their order is
+    /// that in which they came, whatever the seed.
+    flows: IndexMap<Key, Entry<V>, RandomState>,
     hand: usize,
     /// Entries that gave way.
     pub(super) evicted: u64,
 }
 
 struct Entry<V> {
-    key: Key,
     last_ns: u64,
-    /// What waits in it, as it is summed up.
-    waiting: usize,
+    /// What it keeps, as it is summed up.
+    kept: usize,
     value: V,
 }
 
-impl<V: Waiting> Table<V> {
+impl<V: Remembered> Table<V> {
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit: limit.max(1),
-            waiting: 0,
-            places: HashMap::default(),
-            entries: Vec::new(),
-            hand: 0,
-            evicted: 0,
-        }
+        Self { limit: limit.max(1), kept: 0, flows: IndexMap::default(), hand: 0, evicted: 0 }
     }
 
-    pub(super) fn contains(&self, key: &Key) -> bool {
-        self.places.contains_key(key)
-    }
-
-    /// Visits the value of a flow, made if there is none or the flow was silent for `idle_ns`.
+    /// Visits the value of a flow, a new one if it was silent for `idle_ns`. A flow that is not known
+    /// begins here if it `may_begin`, and else is not visited.
     pub(super) fn visit<R>(
         &mut self,
         key: Key,
         now_ns: u64,
         idle_ns: u64,
-        make: impl FnOnce(Key) -> V,
+        may_begin: bool,
         visit: impl FnOnce(&mut V) -> R,
-    ) -> R {
-        let place = match self.places.get(&key) {
-            Some(place) => {
-                let entry = &mut self.entries[*place];
-                if now_ns.saturating_sub(entry.last_ns) > idle_ns {
-                    entry.value = make(key);
-                }
-                *place
-            }
-            None => self.insert(key, make(key)),
+    ) -> Option<R> {
+        let place = match self.flows.get_index_of(&key) {
+            Some(place) => place,
+            None if may_begin => self.insert(key, now_ns),
+            None => return None,
         };
-        let entry = &mut self.entries[place];
+        let entry = &mut self.flows[place];
+        if now_ns.saturating_sub(entry.last_ns) > idle_ns {
+            entry.value = V::begin(&key);
+        }
         entry.last_ns = entry.last_ns.max(now_ns);
         let result = visit(&mut entry.value);
-        let before = std::mem::replace(&mut entry.waiting, entry.value.waiting());
-        self.waiting = self.waiting - before + entry.waiting;
-        result
+        let before = std::mem::replace(&mut entry.kept, entry.value.kept());
+        self.kept = self.kept - before + entry.kept;
+        Some(result)
     }
 
-    fn insert(&mut self, key: Key, value: V) -> usize {
-        if self.entries.len() >= self.limit {
+    fn insert(&mut self, key: Key, now_ns: u64) -> usize {
+        if self.flows.len() >= self.limit {
             self.evict();
         }
-        let place = self.entries.len();
-        self.entries.push(Entry { key, last_ns: 0, waiting: 0, value });
-        self.places.insert(key, place);
-        place
+        self.flows.insert_full(key, Entry { last_ns: now_ns, kept: 0, value: V::begin(&key) }).0
     }
 
-    /// Takes out what was unused for long until no more bytes wait than these.
-    pub(super) fn shrink(&mut self, waiting: usize) {
-        while self.waiting > waiting && self.evict().is_some() {}
+    /// Takes out what was unused for long until no more bytes are kept than these.
+    pub(super) fn shrink(&mut self, kept: usize) {
+        while self.kept > kept && self.evict().is_some() {}
     }
 
-    /// Bytes that wait in all entries.
+    /// Bytes that all entries keep.
     #[cfg(test)]
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.flows.len()
     }
 
     fn evict(&mut self) -> Option<()> {
-        let count = self.entries.len();
+        let count = self.flows.len();
         let places = (0..LOOKED_AT.min(count)).map(|step| (self.hand + step) % count);
-        let place = places.min_by_key(|place| self.entries[*place].last_ns)?;
+        let place = places.min_by_key(|place| self.flows[*place].last_ns)?;
         self.hand = (self.hand + LOOKED_AT) % count;
-        let gone = self.entries.swap_remove(place);
-        self.places.remove(&gone.key);
-        if let Some(moved) = self.entries.get(place) {
-            self.places.insert(moved.key, place);
-        }
-        self.waiting -= gone.waiting;
+        let (_, gone) = self.flows.swap_remove_index(place)?;
+        self.kept -= gone.kept;
         self.evicted += 1;
         Some(())
     }
 
     /// Every entry, in an order that only the packets decide.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.entries.iter_mut().map(|entry| &mut entry.value)
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Key, &mut V)> {
+        self.flows.iter_mut().map(|(key, entry)| (key, &mut entry.value))
     }
 }

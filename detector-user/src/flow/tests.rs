@@ -289,16 +289,57 @@ fn too_many_flows_evict_the_oldest_and_count_it() {
         };
         flows.packet(&segment, &mut facts);
     }
-    assert_eq!(flows.counts().evicted, 12);
+    assert_eq!((flows.counts().evicted, flows.connections.len()), (12, 8));
+}
+
+/// However many flows a capture has, and whatever each leaves behind, memory ends somewhere.
+#[test]
+fn what_ever_new_flows_keep_for_later_messages_is_bounded() {
+    let connect =
+        [&[0x10, 200, 1, 0, 4][..], b"MQTT\x04\x02\0\x3c", &[0, 188], &[b'x'; 188]].concat();
+    let aliased = [&[0x30, 106, 0, 100][..], &[b't'; 100], &[3, 0x23, 0, 7]].concat();
+    let held = [&b"POST /a HTTP/1.1\r\nContent-Length: 9\r\nX: "[..], &[b'x'; 200], b"\r\n\r\n"];
+    let asked = [&[0x51, 1, 0, 1, b't', 0xbd, 87][..], &[b'a'; 100]].concat();
+    let coap_over_tcp = [&[0xd1, 90, 1, b't', 0xbd, 87][..], &[b'a'; 100]].concat();
+    let tcp = Transport::Tcp { sequence: 1, acknowledgement: 0, flags: 0 };
+    let cases: [(&str, Transport, u16, &[u8]); 5] = [
+        ("a client's name", tcp, 1883, &connect),
+        ("a topic's alias", tcp, 1883, &[&connect[..], &aliased].concat()),
+        ("a head whose body is to come", tcp, 80, &held.concat()),
+        ("a request over datagrams", Transport::Udp, 5683, &asked),
+        ("a request over a stream", tcp, 5683, &coap_over_tcp),
+    ];
+    for (what, transport, port, payload) in cases {
+        let mut flows = Flows::new(Limits { kept: 2_000, ..Limits::CAPTURE });
+        for number in 1..=100 {
+            let segment = Segment {
+                source: end(1, 20_000 + number),
+                destination: end(2, port),
+                transport,
+                payload,
+                length: payload.len() as u32,
+                quoted: false,
+                stamp: Stamp { time_ns: number.into(), frame: number.into() },
+            };
+            flows.packet(&segment, &mut Vec::new());
+        }
+        let (kept, entries) = match transport {
+            Transport::Tcp { .. } => (flows.connections.kept(), flows.connections.len()),
+            Transport::Udp => (flows.datagrams.kept(), flows.datagrams.len()),
+        };
+        assert!((1..=2_000).contains(&kept), "{what}: {kept} bytes");
+        assert_eq!(entries as u64 + flows.counts().evicted, 100, "{what}");
+        assert!(entries < 20, "{what}: {entries} flows");
+    }
 }
 
 #[test]
 fn too_many_waiting_bytes_evict_flows() {
     let mut wire = Wire::to_port(80);
-    wire.flows = Flows::new(Limits { waiting: 10, ..Limits::CAPTURE });
+    wire.flows = Flows::new(Limits { kept: 10, ..Limits::CAPTURE });
     wire.up(1, b"GET /aaaaaaaaaaaaaaaaaaa");
     assert_eq!(wire.flows.counts().evicted, 1);
-    assert_eq!(wire.flows.connections.waiting(), 0);
+    assert_eq!(wire.flows.connections.kept(), 0);
 }
 
 #[test]
@@ -316,7 +357,7 @@ fn bytes_that_waited_in_a_flow_that_gave_way_or_began_anew_wait_no_more() {
             stamp: Stamp { time_ns, frame: 1 },
         };
         flows.packet(&segment, &mut facts);
-        assert_eq!(flows.connections.waiting(), 6);
+        assert_eq!(flows.connections.kept(), 6);
     }
 }
 

@@ -20,6 +20,31 @@ pub enum Fact {
     Coap(CoapMessage),
 }
 
+impl Fact {
+    /// Bytes of text and lists that it holds, for whoever keeps it.
+    pub fn heap_bytes(&self) -> usize {
+        fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
+            texts.into_iter().map(|text| size_of::<String>() + text.len()).sum()
+        }
+        let fields = |fields: &[(String, String)]| -> usize {
+            fields.iter().map(|(name, value)| texts([name, value])).sum()
+        };
+        let hello =
+            |hello: &ClientHello| texts(&hello.sni) + texts(&hello.alpn) + texts(&hello.ja4);
+        match self {
+            Self::Dns(message) => texts(message.questions.iter().map(|question| &question.name)),
+            Self::HttpRequest(it) => {
+                texts([&it.method, &it.target]) + texts(&it.host) + fields(&it.headers)
+            }
+            Self::HttpResponse(it) => fields(&it.headers),
+            Self::Tls(it) => hello(it),
+            Self::Quic(it) => hello(&it.hello),
+            Self::Mqtt(it) => texts(&it.topics) + texts(&it.client_id),
+            Self::Coap(it) => it.token.len() + texts([&it.path, &it.uri]) + texts(&it.query),
+        }
+    }
+}
+
 /// A DNS message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsMessage {

@@ -6,7 +6,9 @@ mod body;
 mod frame;
 mod head;
 
-use super::{Fact, Step};
+use smallvec::smallvec;
+
+use super::{Fact, Facts, Step};
 use body::Bodies;
 use frame::{Frame, Kind};
 use head::Heads;
@@ -49,6 +51,12 @@ impl Reader {
         Reader::default()
     }
 
+    /// Bytes that are kept for frames to come.
+    pub(crate) fn kept(&self) -> usize {
+        let open = self.open.as_ref().map_or(0, |open| open.block.len());
+        open + self.heads.kept() + self.bodies.kept()
+    }
+
     /// Reads the preface or one frame.
     pub fn step(&mut self, bytes: &[u8]) -> Step {
         if self.preface {
@@ -63,13 +71,13 @@ impl Reader {
     fn step_preface(&mut self, bytes: &[u8]) -> Step {
         if bytes.starts_with(PREFACE) {
             self.preface = false;
-            return Step::Took { consumed: PREFACE.len() as u64, facts: Vec::new() };
+            return Step::Took { consumed: PREFACE.len() as u64, facts: Facts::new() };
         }
         if PREFACE.starts_with(bytes) { Step::More } else { Step::Not }
     }
 
     fn step_frame(&mut self, frame: &Frame, bytes: &[u8]) -> Step {
-        let skip = Step::Took { consumed: frame.end() as u64, facts: Vec::new() };
+        let skip = Step::Took { consumed: frame.end() as u64, facts: Facts::new() };
         let in_order = match (&self.open, frame.kind) {
             (None, Kind::Other) => return skip,
             (None, Kind::Data) if !self.bodies.wants(frame.stream) => return skip,
@@ -115,7 +123,7 @@ impl Reader {
         open.block.extend_from_slice(fragment);
         if !frame.ends_headers() {
             self.open = Some(open);
-            return Step::Took { consumed: frame.end() as u64, facts: Vec::new() };
+            return Step::Took { consumed: frame.end() as u64, facts: Facts::new() };
         }
         match self.heads.read(&open.block) {
             Ok(head) => Step::Took { consumed: frame.end() as u64, facts: self.head(&open, head) },
@@ -124,14 +132,14 @@ impl Reader {
     }
 
     /// What a head says, and the body before it if it is trailers.
-    fn head(&mut self, open: &Open, head: Option<Fact>) -> Vec<Fact> {
+    fn head(&mut self, open: &Open, head: Option<Fact>) -> Facts {
         match head {
-            Some(_) if open.pushed => Vec::new(),
+            Some(_) if open.pushed => Facts::new(),
             Some(head) => {
                 if open.body {
                     self.bodies.begin(open.stream, &head);
                 }
-                vec![head]
+                smallvec![head]
             }
             None => {
                 self.bodies.add(open.stream, b"", !open.body).map(Fact::Dns).into_iter().collect()

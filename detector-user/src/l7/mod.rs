@@ -32,6 +32,9 @@ pub enum Way {
     Back,
 }
 
+/// What one step says: nearly always nothing or one thing, which takes no memory of its own.
+pub type Facts = smallvec::SmallVec<[Fact; 1]>;
+
 /// What a reader made of the front of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -43,7 +46,7 @@ pub enum Step {
         /// come is then skipped unread (a body of known length).
         consumed: u64,
         /// What they said, in order.
-        facts: Vec<Fact>,
+        facts: Facts,
     },
     /// Not this protocol, or damaged beyond reading on.
     Not,

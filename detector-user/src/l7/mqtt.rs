@@ -6,6 +6,8 @@ mod property;
 
 use std::collections::HashMap;
 
+use smallvec::smallvec;
+
 use super::fact::MqttPacket;
 use super::{Fact, Step, Way};
 use packet::Fixed;
@@ -31,6 +33,8 @@ pub struct Connection {
     level: Option<u8>,
     forth: Aliases,
     back: Aliases,
+    /// Bytes of client id and topics.
+    kept: usize,
 }
 
 /// Topic aliases of one direction (MQTT 5 section 3.3.2.3.4).
@@ -52,7 +56,7 @@ impl Connection {
             None => (there, false),
         };
         match self.read(way, &fixed, body, complete) {
-            Some(packet) => Step::Took { consumed, facts: vec![Fact::Mqtt(packet)] },
+            Some(packet) => Step::Took { consumed, facts: smallvec![Fact::Mqtt(packet)] },
             None => Step::More,
         }
     }
@@ -93,10 +97,16 @@ impl Connection {
 
     fn opened(connect: packet::Connect) -> Connection {
         Connection {
+            kept: connect.client_id.as_ref().map_or(0, String::len),
             client_id: connect.client_id,
             level: Some(connect.level),
             ..Connection::default()
         }
+    }
+
+    /// Bytes that are kept for packets to come.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// What a PUBLISH is about: its topic, or the one that its alias stands for.
@@ -108,7 +118,9 @@ impl Connection {
         match (publish.topic, publish.alias) {
             (Some(topic), Some(alias)) => {
                 if aliases.len() < MAX_ALIASES || aliases.contains_key(&alias) {
-                    aliases.insert(alias, topic.clone());
+                    let before = aliases.insert(alias, topic.clone());
+                    self.kept += size_of::<(u16, String)>() + topic.len();
+                    self.kept -= before.map_or(0, |it| size_of::<(u16, String)>() + it.len());
                 }
                 Some(topic)
             }

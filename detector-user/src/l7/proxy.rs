@@ -1,7 +1,7 @@
 //! The PROXY protocol (HAProxy, "The PROXY protocol", versions 1 and 2): what a load balancer says
 //! before the client's own first bytes. It is passed over; whom it names is not asked for.
 
-use super::Step;
+use super::{Facts, Step};
 
 /// How version 1 begins; the line ends with CR LF.
 const LINE: &[u8] = b"PROXY ";
@@ -38,36 +38,47 @@ impl Header {
         if may_become(bytes) {
             return Step::More;
         }
-        let length = if bytes.starts_with(SIGNATURE) { binary(bytes) } else { line(bytes) };
-        match length {
-            Ok(length) => {
+        match if bytes.starts_with(SIGNATURE) { binary(bytes) } else { line(bytes) } {
+            Length::Known(length) => {
                 self.read = true;
-                Step::Took { consumed: length as u64, facts: Vec::new() }
+                Step::Took { consumed: length as u64, facts: Facts::new() }
             }
-            Err(stop) => stop,
+            Length::Unfinished => Step::More,
+            Length::Wrong => Step::Not,
         }
     }
 }
 
+/// How long the header is.
+enum Length {
+    Known(usize),
+    /// The bytes end before it is said.
+    Unfinished,
+    /// It is none.
+    Wrong,
+}
+
 /// How long version 1 is.
-fn line(bytes: &[u8]) -> Result<usize, Step> {
+fn line(bytes: &[u8]) -> Length {
     if !bytes.starts_with(LINE) {
-        return Err(Step::Not);
+        return Length::Wrong;
     }
     let there = bytes.get(..MAX_LINE).unwrap_or(bytes);
     match there.windows(2).position(|pair| pair == b"\r\n") {
-        Some(at) => Ok(at + 2),
-        None if bytes.len() < MAX_LINE => Err(Step::More),
-        None => Err(Step::Not),
+        Some(at) => Length::Known(at + 2),
+        None if bytes.len() < MAX_LINE => Length::Unfinished,
+        None => Length::Wrong,
     }
 }
 
 /// How long version 2 is.
-fn binary(bytes: &[u8]) -> Result<usize, Step> {
+fn binary(bytes: &[u8]) -> Length {
     match *bytes.get(SIGNATURE.len()..).unwrap_or_default() {
-        [version, ..] if version >> 4 != 2 => Err(Step::Not),
-        [_, _, high, low, ..] => Ok(FIXED + usize::from(u16::from_be_bytes([high, low]))),
-        _ => Err(Step::More),
+        [version, ..] if version >> 4 != 2 => Length::Wrong,
+        [_, _, high, low, ..] => {
+            Length::Known(FIXED + usize::from(u16::from_be_bytes([high, low])))
+        }
+        _ => Length::Unfinished,
     }
 }
 

@@ -1,12 +1,7 @@
 //! What records that user space is to read itself show: messages put together from a flow's
 //! packets, how flows end, and packets as such. What rules make of it, [`crate::deep`] decides.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use detector_common::{
     event::PayloadKind,
@@ -14,6 +9,7 @@ use detector_common::{
     state::{FlowKey, FlowSnapshot},
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
+use lru::LruCache;
 
 use crate::{
     decode::Record,
@@ -22,8 +18,10 @@ use crate::{
     source::session_map::Sessions,
 };
 
-/// Flows of which something is remembered here.
-const MAX_FLOWS: usize = 65_536;
+/// Flows of which something is remembered here, as many as in the packet path's own table.
+const MAX_FLOWS: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+/// Deadlines that no longer count are swept when there are so many, and more than those that do.
+const STALE_DEADLINES: usize = 1_024;
 
 /// Something seen, and which way the packet went that completed it.
 #[derive(Clone, Debug)]
@@ -62,7 +60,8 @@ struct Watched<C> {
 /// Reads flows. `C` is what the caller wants back when a flow falls silent.
 pub(super) struct FlowWatch<C> {
     flows: Flows,
-    watched: HashMap<FlowKey, Watched<C>>,
+    /// The longest unused gives way, so that two replays forget the same.
+    watched: LruCache<FlowKey, Watched<C>>,
     deadlines: BinaryHeap<Reverse<(u64, [u8; size_of::<FlowKey>()])>>,
     records: u64,
     forgotten: u64,
@@ -77,7 +76,7 @@ impl<C: Clone> FlowWatch<C> {
         let limits = Limits { stream: None, ..Limits::LIVE };
         Self {
             flows: Flows::new(limits),
-            watched: HashMap::new(),
+            watched: LruCache::new(MAX_FLOWS),
             deadlines: BinaryHeap::new(),
             records: 0,
             forgotten: 0,
@@ -159,7 +158,7 @@ impl<C: Clone> FlowWatch<C> {
         if record.tcp_flags & RST == 0 && watched.finished != [true, true] {
             return None;
         }
-        self.watched.remove(&record.flow_key);
+        self.watched.pop(&record.flow_key);
         let evidence = seen(Moment::Closed(totals(memory.flow(&record.flow_key)?)));
         Some(Sighting { evidence, direction: record.flow.direction, number: 0 })
     }
@@ -172,14 +171,11 @@ impl<C: Clone> FlowWatch<C> {
     ) {
         let key = record.flow_key;
         let opens = record.tcp_flags & (SYN | ACK) == SYN;
-        if self.watched.contains_key(&key) && !opens {
+        if self.watched.get(&key).is_some() && !opens {
             return;
         }
         if record.tcp_flags & (FIN | RST) != 0 {
             return; // the end of a connection whose begin was not seen, or which has ended
-        }
-        if self.watched.len() >= MAX_FLOWS {
-            self.forget_one();
         }
         let watched = Watched {
             context: context(),
@@ -188,24 +184,24 @@ impl<C: Clone> FlowWatch<C> {
             reported: 0,
             deadline: 0,
         };
-        self.watched.insert(key, watched);
+        if self.watched.push(key, watched).is_some_and(|(gone, _)| gone != key) {
+            self.forgotten += 1;
+        }
         if let Some(first) = silences.first() {
             self.schedule(&key, record.time_ns + nanos(*first));
         }
     }
 
-    /// Makes room. Which one goes is of no matter as long as it is counted.
-    fn forget_one(&mut self) {
-        if let Some(key) = self.watched.keys().next().copied() {
-            self.watched.remove(&key);
-            self.forgotten += 1;
-        }
-    }
-
     fn schedule(&mut self, key: &FlowKey, deadline: u64) {
-        let Some(watched) = self.watched.get_mut(key) else { return };
+        let Some(watched) = self.watched.peek_mut(key) else { return };
         watched.deadline = deadline;
         self.deadlines.push(Reverse((deadline, zerocopy::transmute!(*key))));
+        if self.deadlines.len() > 2 * self.watched.len() + STALE_DEADLINES {
+            self.deadlines.retain(|Reverse((deadline, key))| {
+                let key: FlowKey = zerocopy::transmute!(*key);
+                self.watched.peek(&key).is_some_and(|watched| watched.deadline == *deadline)
+            });
+        }
     }
 
     /// The flows that have fallen silent by now.
@@ -217,7 +213,7 @@ impl<C: Clone> FlowWatch<C> {
             }
             self.deadlines.pop();
             let key: FlowKey = zerocopy::transmute!(key);
-            if self.watched.get(&key).is_some_and(|watched| watched.deadline == deadline) {
+            if self.watched.peek(&key).is_some_and(|watched| watched.deadline == deadline) {
                 all.extend(self.look(&key, now_ns, memory));
             }
         }
@@ -226,11 +222,11 @@ impl<C: Clone> FlowWatch<C> {
 
     fn look(&mut self, key: &FlowKey, now_ns: u64, memory: &dyn Sessions) -> Option<Silence<C>> {
         let Some(snapshot) = memory.flow(key) else {
-            self.watched.remove(key);
+            self.watched.pop(key);
             self.forgotten += 1;
             return None;
         };
-        let watched = self.watched.get_mut(key)?;
+        let watched = self.watched.peek_mut(key)?;
         let after = *watched.silences.get(watched.reported)?;
         let due = snapshot.last_ns + nanos(after);
         if due > now_ns {
@@ -245,7 +241,7 @@ impl<C: Clone> FlowWatch<C> {
         match watched.silences.get(watched.reported).copied() {
             Some(next) => self.schedule(key, snapshot.last_ns + nanos(next)),
             None => {
-                self.watched.remove(key);
+                self.watched.pop(key);
             }
         }
         Some(silence)
@@ -292,3 +288,7 @@ fn totals(flow: FlowSnapshot) -> FlowTotals {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

@@ -181,7 +181,7 @@ impl Kernel {
         Ok(Self {
             notes,
             rules: RuleMaps::take(&mut ebpf, pins.map(TotalNotes::open).transpose()?)?,
-            sessions: SessionMap::take(&mut ebpf)?,
+            sessions: SessionMap::take(&mut ebpf, limits.sessions)?,
             counters: PacketCounters::take(&mut ebpf)?,
             ring: take_ring(&mut ebpf, "EVENTS")?,
             // An error says that there is no log map: the usual case.

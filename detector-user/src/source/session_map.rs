@@ -28,6 +28,7 @@ pub struct SessionMap {
     flows: Arc<std::sync::Mutex<FlowMap>>,
     bursts: Arc<BurstMap>,
     burst_ends: Arc<std::sync::Mutex<Array<MapData, u32>>>,
+    room: usize,
 }
 
 /// How sessions are looked at; the kernel's map, or the software source's.
@@ -38,17 +39,20 @@ pub trait Sessions {
     fn remove(&mut self, key: &SessionKey);
     /// Every session there is.
     fn keys(&mut self) -> Vec<SessionKey>;
+    /// How many it has room for.
+    fn room(&self) -> usize;
     /// A flow as it stands, if it is still there.
     fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot>;
 }
 
 impl SessionMap {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
+    pub(super) fn take(ebpf: &mut Ebpf, room: u32) -> Result<Self, LoadError> {
         Ok(Self {
             map: Arc::new(std::sync::Mutex::new(take(ebpf, "SESSIONS")?)),
             flows: Arc::new(std::sync::Mutex::new(take(ebpf, "FLOWS")?)),
             bursts: Arc::new(take(ebpf, "BURSTS")?),
             burst_ends: Arc::new(std::sync::Mutex::new(take(ebpf, "BURST_ENDS")?)),
+            room: room as usize,
         })
     }
 
@@ -112,6 +116,10 @@ impl Sessions for SessionMap {
             .filter_map(Result::ok)
             .filter_map(|bytes| SessionKey::read_from_bytes(&bytes).ok())
             .collect()
+    }
+
+    fn room(&self) -> usize {
+        self.room
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {

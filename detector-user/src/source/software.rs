@@ -122,6 +122,9 @@ impl Sessions for SoftwareClassifier {
     fn keys(&mut self) -> Vec<SessionKey> {
         self.memory.sessions.borrow().iter().map(|(key, _)| *key).collect()
     }
+    fn room(&self) -> usize {
+        ENTRIES.get()
+    }
     fn flow(&self, key: &FlowKey) -> Option<FlowSnapshot> {
         self.memory.flows.borrow().peek(key).map(|flow| flow_snapshot(flow))
     }

@@ -15,6 +15,8 @@ const MAX_READ: u64 = 4096;
 #[derive(Debug, Default)]
 pub struct Exchanges {
     asked: HashMap<Vec<u8>, String>,
+    /// Bytes of them.
+    kept: usize,
 }
 
 impl Exchanges {
@@ -47,13 +49,21 @@ impl Exchanges {
             (0, None) => {
                 if self.asked.len() == MAX_TOKENS {
                     self.asked.clear();
+                    self.kept = 0;
                 }
+                self.kept += size_of::<(Vec<u8>, String)>();
+                self.kept += message.token.len() + message.uri.len();
                 self.asked.insert(message.token.clone(), message.uri.clone());
             }
             (2..=5, Some(uri)) => message.uri.clone_from(uri),
             (_, _) => {}
         }
         message
+    }
+
+    /// Bytes that are kept for answers to come.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     #[cfg(test)]

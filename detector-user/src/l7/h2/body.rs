@@ -29,6 +29,11 @@ impl Bodies {
         self.0.contains_key(&stream)
     }
 
+    /// Bytes of all of them.
+    pub(super) fn kept(&self) -> usize {
+        self.0.values().map(|body| size_of::<(u32, Vec<u8>)>() + body.len()).sum()
+    }
+
     /// Forgets a stream.
     pub(super) fn drop(&mut self, stream: u32) {
         self.0.remove(&stream);

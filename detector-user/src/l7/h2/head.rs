@@ -21,13 +21,15 @@ pub(super) struct Damaged;
 /// The header blocks of one direction; each builds on those before it.
 pub(super) struct Heads {
     decoder: Decoder<'static>,
+    /// What the dynamic table holds at most: the library does not say how much it is.
+    kept: usize,
 }
 
 impl Default for Heads {
     fn default() -> Self {
         let mut decoder = Decoder::new();
         decoder.set_max_allowed_table_size(MAX_TABLE);
-        Heads { decoder }
+        Heads { decoder, kept: 0 }
     }
 }
 
@@ -38,6 +40,11 @@ impl fmt::Debug for Heads {
 }
 
 impl Heads {
+    /// Bytes that are kept for blocks to come, or more than that.
+    pub(super) fn kept(&self) -> usize {
+        self.kept
+    }
+
     /// The request or response of a block; none of trailers.
     pub(super) fn read(&mut self, block: &[u8]) -> Result<Option<Fact>, Damaged> {
         let mut head = Head::default();
@@ -51,6 +58,7 @@ impl Heads {
                 room = 0;
             }
         });
+        self.kept = (self.kept + MAX_FIELDS - room).min(MAX_TABLE);
         decoded.map_err(|_| Damaged)?;
         Ok(head.fact())
     }

@@ -134,6 +134,11 @@ impl Connection {
         likeness(bytes, self.known)
     }
 
+    /// Bytes that it keeps.
+    pub(crate) fn kept(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn asked(&mut self, method: &str) {
         self.known = true;
         if self.waiting.len() < MAX_WAITING {

@@ -47,6 +47,24 @@ fn topics(packets: &[MqttPacket]) -> Vec<&str> {
 }
 
 #[test]
+fn what_is_kept_is_what_the_connect_and_the_newest_aliases_said() {
+    let mut connection = Connection::default();
+    let one = size_of::<(u16, String)>();
+    let aliased = |topic: &[u8], alias| publish(topic, &[3, 0x23, 0, alias]);
+    let steps = [
+        (connect(5, b"\0", b"sensor-7"), 8),
+        (aliased(b"a/long/topic", 1), 8 + one + 12),
+        (aliased(b"a", 1), 8 + one + 1),
+        (aliased(b"b", 2), 8 + 2 * (one + 1)),
+        (connect(4, b"", b"x"), 1),
+    ];
+    for (packet, kept) in steps {
+        connection.step(Way::Forth, &packet);
+        assert_eq!(connection.kept(), kept, "{packet:?}");
+    }
+}
+
+#[test]
 fn what_the_connect_said_holds_for_both_directions() {
     let mut connection = Connection::default();
     connection.step(Way::Forth, &connect(4, b"", b"sensor-7"));

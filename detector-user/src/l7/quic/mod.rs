@@ -125,10 +125,11 @@ impl Initials {
         facts
     }
 
-    /// Memory that is kept until more comes.
-    pub(crate) fn waiting(&self) -> usize {
+    /// Bytes that are kept until more come.
+    pub(crate) fn kept(&self) -> usize {
         let connections = self.connections.iter();
-        connections.map(|known| size_of::<Connection>() + known.stream.waiting()).sum()
+        let connections = connections.map(|it| size_of::<Connection>() + it.stream.waiting());
+        connections.sum::<usize>() + self.retries.iter().map(Vec::len).sum::<usize>()
     }
 
     /// What was not read since the last call.

@@ -16,7 +16,7 @@ pub(crate) use handshake::Handshake;
 pub(crate) use hello::Carrier;
 
 use self::handshake::Header;
-use super::{Fact, Step, fact::ClientHello};
+use super::{Fact, Facts, Step, fact::ClientHello};
 
 /// Content type, version and length (RFC 8446 section 5.1).
 const RECORD_HEADER: usize = 5;
@@ -106,7 +106,7 @@ impl Records {
             return Step::Not;
         }
         let length = usize::from(u16::from_be_bytes([high, low]));
-        let skipped = Step::Took { consumed: (RECORD_HEADER + length) as u64, facts: Vec::new() };
+        let skipped = Step::Took { consumed: (RECORD_HEADER + length) as u64, facts: Facts::new() };
         match kind {
             content::CHANGE_CIPHER_SPEC => {
                 self.known = true;
