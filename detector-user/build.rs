@@ -11,7 +11,7 @@ use std::{
 const OBJECT: &str = "bpf/detector.bpf.o";
 
 /// The files that say what lies in the kernel's maps: see `pin::layout`.
-const LAYOUT: [&str; 13] = [
+const LAYOUT: [&str; 17] = [
     "../detector-common/src/counter.rs",
     "../detector-common/src/event.rs",
     "../detector-common/src/http.rs",
@@ -23,6 +23,10 @@ const LAYOUT: [&str; 13] = [
     "../detector-ebpf/src/ring.rs",
     "../detector-ebpf/src/tables.rs",
     "src/source/clock_notes.rs",
+    "src/source/deep_notes.rs",
+    "src/source/device_notes.rs",
+    "src/source/flow_notes.rs",
+    "src/source/ring_notes.rs",
     "src/source/rule_notes.rs",
     "src/source/session_notes.rs",
 ];

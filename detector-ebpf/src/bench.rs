@@ -1,4 +1,4 @@
-//! Programs for `cargo xtask bench` only; the agent never loads them.
+//! Programs for `cargo xtask bench` and the flood test only; the agent never loads them.
 //!
 //! A test run sends the same bytes again and again, which a deduplicating program sees as one
 //! packet sent again. So these change the packet first, then tail-call the program under test; the
@@ -8,6 +8,7 @@
 
 use aya_ebpf::{
     bindings::xdp_action::XDP_PASS,
+    helpers::{bpf_get_prandom_u32, bpf_redirect},
     macros::{map, xdp},
     maps::{Array, ProgramArray},
     programs::XdpContext,
@@ -22,6 +23,10 @@ static RUNS: Array<u32> = Array::with_max_entries(1, 0);
 /// How many UEs `detector_bench_spread` takes turns with; a power of two.
 #[unsafe(no_mangle)]
 static UES: u32 = 1;
+
+/// Where `detector_bench_flood` sends packets, by number.
+#[unsafe(no_mangle)]
+static DEVICE: u32 = 0;
 
 const IP_SOURCE: usize = 14 + 12;
 const TCP_SEQUENCE: usize = 14 + 20 + 4;
@@ -48,6 +53,19 @@ fn detector_bench_spread(context: XdpContext) -> u32 {
     go_on(&context)
 }
 
+/// Sends the segment out of the device, as one of 128 UEs of 10.60.1.0/25 and with some sequence
+/// number: for test runs with live frames.
+#[xdp]
+fn detector_bench_flood(context: XdpContext) -> u32 {
+    change(&context, IP_SOURCE, 0x0a3c_0100, 0x7f);
+    // SAFETY: a helper without arguments.
+    write(&context, TCP_SEQUENCE, unsafe { bpf_get_prandom_u32() });
+    // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
+    let device = unsafe { core::ptr::read_volatile(&raw const DEVICE) };
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(device, 0) as u32 }
+}
+
 /// Writes `base` plus a number that jumps about within `mask`.
 #[inline(always)]
 fn change(context: &XdpContext, offset: usize, base: u32, mask: u32) {
@@ -56,10 +74,14 @@ fn change(context: &XdpContext, offset: usize, base: u32, mask: u32) {
     let number = unsafe { (*runs).wrapping_add(0x9e37_79b1) };
     // SAFETY: as above.
     unsafe { *runs = number };
+    // Jumps over the table rather than walking it, as packets of many users do.
+    write(context, offset, base.wrapping_add(number.wrapping_mul(0x85eb_ca6b) & mask));
+}
+
+#[inline(always)]
+fn write(context: &XdpContext, offset: usize, value: u32) {
     let place = context.data() + offset;
     if place + 4 <= context.data_end() {
-        // Jumps over the table rather than walking it, as packets of many users do.
-        let value = base.wrapping_add(number.wrapping_mul(0x85eb_ca6b) & mask);
         // SAFETY: inside the packet, as just checked.
         unsafe { (place as *mut u32).write_unaligned(value.to_be()) };
     }

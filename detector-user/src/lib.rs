@@ -16,6 +16,7 @@ pub mod cli;
 pub mod cloudevent;
 pub mod config;
 pub mod confirm;
+pub mod cpu_budget;
 pub mod decode;
 pub mod deep;
 pub mod deliver;

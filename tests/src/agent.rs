@@ -65,7 +65,7 @@ impl<'n> Agent<'n> {
     /// `admin` is the address that the config file gives for `/readyz` and `/metrics`.
     pub fn start(namespace: Option<&'n Netns>, config: &Path, admin: SocketAddr) -> Result<Self> {
         let mut agent = Self::spawn(namespace, config, admin)?;
-        agent.wait_until_ready(Duration::from_secs(20))?;
+        agent.wait_until_ready(Duration::from_secs(60))?;
         Ok(agent)
     }
 

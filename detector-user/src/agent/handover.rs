@@ -5,8 +5,11 @@ use crate::{
     pipeline::{Adopted, LiveOutside, Pipeline},
     source::{
         clock_notes::ClockNotes,
+        deep_notes::DeepNotes,
+        device_notes::DeviceNotes,
+        flow_notes::{FlowChanges, FlowNotes, Told},
         receipt::{Receipt, Receipts},
-        ring_buffer::Ring,
+        ring_chain::RingChain,
         rule_notes::ReadNotes,
         session_map::Sessions,
         session_notes::{NoteKey, SessionNotes},
@@ -15,34 +18,53 @@ use crate::{
 
 /// The notes that the reader keeps.
 pub(super) struct ReaderNotes {
-    pub(super) sessions: SessionNotes,
+    pub(super) handover: HandoverNotes,
     pub(super) clock: ClockNotes,
+    pub(super) devices: DeviceNotes,
+}
+
+/// Those of them that follow the ring.
+pub(super) struct HandoverNotes {
+    pub(super) sessions: SessionNotes,
     pub(super) reads: ReadNotes,
+    pub(super) deep: DeepNotes,
+    pub(super) flows: FlowNotes,
 }
 
 /// Keeps both up to date.
 pub(super) struct Handover {
-    notes: SessionNotes,
-    reads: ReadNotes,
+    notes: HandoverNotes,
     receipts: Receipts,
+    /// Bytes of the ring that unfinished messages may keep.
+    most_unfinished: u64,
+    /// Up to where the ring was released.
+    released: u64,
     /// Up to where the ring was read.
     read_to: u64,
     endings: Vec<Ending>,
 }
 
-/// Sessions that have ended. Their notes stay until their ends are settled, and until no record of
-/// them could be read again, which would seem to begin them.
+/// Sessions that have ended, and flows. Their notes stay until their ends are settled, and until no
+/// record of them could be read again, which would seem to begin them.
 struct Ending {
     keys: Vec<NoteKey>,
+    flows: Vec<Told>,
     read_to: u64,
     told: Receipt,
 }
 
 impl Handover {
     /// Of this ring.
-    pub(super) fn new(notes: SessionNotes, reads: ReadNotes, ring: &Ring) -> Self {
-        let receipts = Receipts::new(ring.size(), ring.position());
-        Self { notes, reads, receipts, read_to: ring.position(), endings: Vec::new() }
+    pub(super) fn new(notes: HandoverNotes, ring: &RingChain) -> Self {
+        let (size, position) = (ring.size(), ring.position());
+        Self {
+            notes,
+            receipts: Receipts::new(size, position),
+            most_unfinished: size / 4,
+            released: position,
+            read_to: position,
+            endings: Vec::new(),
+        }
     }
 
     /// Takes over what the agent before has left; what it had not told to the end is to be told
@@ -53,8 +75,11 @@ impl Handover {
         sessions: &mut dyn Sessions,
         now: std::time::Instant,
     ) -> (Adopted, Receipt) {
-        pipeline.adopt_reads(self.reads.all());
-        let notes = self.notes.all();
+        pipeline.adopt_reads(self.notes.reads.all());
+        self.notes.deep.write(&pipeline.adopt_judgement(self.notes.deep.all()));
+        let gone = pipeline.adopt_flows(&self.notes.flows.all());
+        gone.iter().for_each(|key| self.notes.flows.remove(key));
+        let notes = self.notes.sessions.all();
         let adopted = pipeline.adopt(&notes, now);
         for key in adopted.unknown.iter().chain(&adopted.ended) {
             // Killed between the note and the removal.
@@ -62,11 +87,12 @@ impl Handover {
                 sessions.remove(&key.session);
             }
         }
-        adopted.unknown.iter().for_each(|key| self.notes.remove(key));
+        adopted.unknown.iter().for_each(|key| self.notes.sessions.remove(key));
         let told = self.receipts.issue();
         // Up to where the agent before had read.
         let read_to = notes.iter().map(|(_, note)| note.as_of).max().unwrap_or(0);
-        self.endings.push(Ending { keys: adopted.ended.clone(), read_to, told: told.clone() });
+        let keys = adopted.ended.clone();
+        self.endings.push(Ending { keys, flows: Vec::new(), read_to, told: told.clone() });
         (adopted, told)
     }
 
@@ -81,36 +107,45 @@ impl Handover {
         self.receipts.read(end, receipt);
     }
 
-    /// Notes the sessions that have changed, and what was read of rules. The ends among them are told under this receipt.
+    /// Notes the sessions that have changed, what was read of rules, and what rules remember. The ends
+    /// among them are told under this receipt.
     pub(super) fn write(&mut self, pipeline: &mut Pipeline<LiveOutside>, told: Receipt) {
         let mut keys = Vec::new();
         for (key, note) in pipeline.changed_sessions(self.read_to) {
-            self.notes.put(&key, &note);
+            self.notes.sessions.put(&key, &note);
             if note.ended().is_some() {
                 keys.push(key);
             }
         }
         for (id, note) in pipeline.changed_reads(self.read_to) {
-            self.reads.keep(id, &note);
+            self.notes.reads.keep(id, &note);
         }
-        if !keys.is_empty() {
-            self.endings.push(Ending { keys, read_to: self.read_to, told });
+        self.notes.deep.write(&pipeline.changed_judgement(self.read_to));
+        let FlowChanges { open, told: flows } = pipeline.changed_flows();
+        open.iter().for_each(|(key, note)| self.notes.flows.put(key, note));
+        if !keys.is_empty() || !flows.is_empty() {
+            self.endings.push(Ending { keys, flows, read_to: self.read_to, told });
         }
     }
 
-    /// Up to where the ring may be released.
-    pub(super) fn settled(&mut self, read_to: u64) -> u64 {
-        self.receipts.settled(read_to)
+    /// Up to where the ring may be released: what is settled, unless a message began before that is
+    /// not read to its end.
+    pub(super) fn settled(&mut self, read_to: u64, needed_from: Option<u64>) -> u64 {
+        let settled = self.receipts.settled(read_to);
+        let fits = |from: &u64| read_to.saturating_sub(*from) <= self.most_unfinished;
+        let needed = needed_from.filter(fits).unwrap_or(settled);
+        self.released = self.released.max(settled.min(needed));
+        self.released
     }
 
     /// Forgets the sessions that have ended and are settled.
     pub(super) fn forget_ended(&mut self) {
-        let settled = self.receipts.settled(self.read_to);
-        let notes = &mut self.notes;
+        let (released, notes) = (self.released, &mut self.notes);
         self.endings.retain(|ending| {
-            let needed = ending.read_to > settled || ending.told.is_held();
+            let needed = ending.read_to > released || ending.told.is_held();
             if !needed {
-                ending.keys.iter().for_each(|key| notes.remove(key));
+                ending.keys.iter().for_each(|key| notes.sessions.remove(key));
+                ending.flows.iter().for_each(|told| notes.flows.settle(told));
             }
             needed
         });

@@ -29,6 +29,7 @@ use crate::{
     admin::{Admin, Readiness},
     attach::{Attacher, Changes, State, Watcher, trouble::Level},
     config::{Config, Environment},
+    cpu_budget::CpuBudget,
     deliver::Delivery,
     metrics::Metrics,
     source::kernel::KernelLog,
@@ -115,15 +116,18 @@ impl Agent {
         let readiness = Readiness::requiring([ATTACHED, RULES]);
         readiness.met(RULES);
         let Prepared { listener, control, kernel, reloader, attacher } = prepared;
-        let prepare::Tables { sessions, counters, ring, notes, log } = kernel;
+        let prepare::Tables { sessions, counters, inherited, notes, log } = kernel;
         let listener = TcpListener::from_std(listener)?;
         let spans = traces::start(&config, &metrics)?;
-        let delivery = Arc::new(sinks::start(&config, output, spans.clone(), &metrics)?);
+        let cpu = config.limits.cpu.map(CpuBudget::cores).unwrap_or_default();
+        let delivery = sinks::start(&config, output, spans.clone(), cpu.clone(), &metrics)?;
+        let delivery = Arc::new(delivery);
         let give_up = CancellationToken::new();
         let give_up_too = give_up.clone();
         let events =
             events::EventMaker::new(&config, delivery.clone(), output, spans.clone(), give_up_too);
-        let reader = reader::Reader::start(ring, sessions, notes, reloader.history(), events)?;
+        let reader =
+            reader::Reader::start(inherited, sessions, notes, reloader.history(), events, cpu)?;
         let devices = observe::Devices::default();
         let ledgers = delivery.ledgers();
         let sinks = ledgers.clone();

@@ -5,14 +5,20 @@ use std::{net::TcpListener, path::Path};
 
 use anyhow::Context as _;
 
-use super::{handover::ReaderNotes, pins, reload::Reloader, say, sinks};
+use super::{
+    handover::{HandoverNotes, ReaderNotes},
+    pins::{self, Inherited},
+    reload::Reloader,
+    say, sinks,
+};
 use crate::{
     admin::socket::{ControlSocket, DEFAULT_PATH, SocketError},
     attach::Attacher,
     config::Config,
     source::{
         kernel::{Kernel, KernelLimits, KernelLog, Notes, PacketCounters},
-        ring_buffer::Ring,
+        ring_notes::RingNotes,
+        rule_notes::GenerationNotes,
         session_map::SessionMap,
     },
 };
@@ -32,7 +38,7 @@ pub(super) struct Prepared {
 pub(super) struct Tables {
     pub(super) sessions: SessionMap,
     pub(super) counters: PacketCounters,
-    pub(super) ring: Ring,
+    pub(super) inherited: Inherited,
     /// For the next agent, where pins are kept.
     pub(super) notes: Option<ReaderNotes>,
     pub(super) log: Option<KernelLog>,
@@ -58,11 +64,13 @@ impl Prepared {
         let control = control(config.admin.socket.as_deref())?;
         let Kernel { ebpf, rules, sessions, counters, ring, notes, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
-        let (generations, notes) = match notes {
-            Some(Notes { sessions, clock, generations, reads }) => {
-                (Some(generations), Some(ReaderNotes { sessions, clock, reads }))
-            }
-            None => (None, None),
+        let mut notes = notes.map(split);
+        if let Some((pins, (generations, ..))) = pins.as_ref().zip(notes.as_mut()) {
+            pins::adopt(pins, generations)?;
+        }
+        let (generations, mut ring_notes, notes) = match notes {
+            Some((generations, ring, reader)) => (Some(generations), Some(ring), Some(reader)),
+            None => (None, None, None),
         };
         let reloader = Reloader::start(config.rules.clone(), pools, rules, generations)?;
         let mut attacher = Attacher::new(ebpf, config.devices.clone())?;
@@ -70,9 +78,17 @@ impl Prepared {
             attacher = attacher.with_pins(pins);
         }
         attach(&mut attacher)?;
-        let kernel = Tables { sessions, counters, ring, notes, log };
+        let inherited = pins::sweep(&attacher, ring, ring_notes.as_mut());
+        let kernel = Tables { sessions, counters, inherited, notes, log };
         Ok(Self { listener, control, kernel, reloader, attacher })
     }
+}
+
+/// Who keeps which.
+fn split(notes: Notes) -> (GenerationNotes, RingNotes, ReaderNotes) {
+    let Notes { sessions, clock, generations, reads, deep, flows, ring, devices } = notes;
+    let handover = HandoverNotes { sessions, reads, deep, flows };
+    (generations, ring, ReaderNotes { handover, clock, devices })
 }
 
 /// Where nobody has asked for it, an agent does without: a second one on this host, or one that is not
@@ -93,6 +109,5 @@ fn control(path: Option<&Path>) -> Result<Option<ControlSocket>, SocketError> {
 fn attach(attacher: &mut Attacher) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     say(&runtime.block_on(attacher.reconcile())?);
-    pins::sweep(attacher);
     Ok(())
 }

@@ -14,16 +14,20 @@ use detector_common::state::{FlowKey, FlowSnapshot, SessionKey, SessionSnapshot}
 use super::{
     events::EventMaker,
     handover::{Handover, ReaderNotes},
+    pins::Inherited,
 };
 use crate::{
+    cpu_budget::CpuBudget,
     detection::Detection,
     pipeline::{
-        LiveOutside, Pipeline, PipelineCounts, RuleHistory, WallClock, boot_id, monotonic_now,
+        DeviceNames, LiveOutside, Pipeline, PipelineCounts, RuleHistory, WallClock, boot_id,
+        monotonic_now,
     },
     source::{
         receipt::Receipt,
         ring::{RecordTaker, RingStop, read_until_stopped, stop_pair},
-        ring_buffer::{Ring, RingRecord},
+        ring_buffer::RingRecord,
+        ring_chain::RingChain,
         session_map::{SessionMap, Sessions},
     },
 };
@@ -52,8 +56,10 @@ pub(super) struct Reader {
 
 /// What was read and is not settled when the reader has ended.
 pub(super) struct Unsettled {
-    ring: Ring,
+    ring: RingChain,
     handover: Option<Handover>,
+    /// Where the oldest unfinished message begins.
+    needed_from: Option<u64>,
 }
 
 impl Unsettled {
@@ -62,7 +68,7 @@ impl Unsettled {
     pub(super) fn release(mut self) {
         let read_to = self.ring.position();
         if let Some(handover) = self.handover.as_mut() {
-            self.ring.release(handover.settled(read_to));
+            self.ring.release(handover.settled(read_to, self.needed_from));
             handover.forget_ended();
         }
     }
@@ -70,30 +76,34 @@ impl Unsettled {
 
 impl Reader {
     pub(super) fn start(
-        ring: Ring,
+        Inherited { ring, uncounted_before }: Inherited,
         sessions: SessionMap,
         notes: Option<ReaderNotes>,
         rules: RuleHistory,
         events: EventMaker,
+        cpu: CpuBudget,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = stop_pair()?;
         let counts = SharedCounts::default();
         let pins = notes.is_some();
-        let (notes, clock) = match notes {
-            Some(ReaderNotes { sessions, clock, reads }) => {
-                (Some((sessions, reads)), WallClock::noted(clock))
+        let (notes, outside) = match notes {
+            Some(ReaderNotes { handover, clock, devices }) => {
+                let names = DeviceNames::noted(devices);
+                (Some(handover), LiveOutside::new(WallClock::noted(clock), names))
             }
-            None => (None, WallClock::default()),
+            None => (None, LiveOutside::default()),
         };
-        let mut pipeline = Pipeline::new(rules, boot_id(), LiveOutside::new(clock));
+        let mut pipeline = Pipeline::new(rules, boot_id(), outside);
         if pins {
-            pipeline.track_sessions();
+            pipeline.track_changes();
+            pipeline.count_from(uncounted_before);
         }
         let worker = Worker {
             pipeline,
             sessions: EndedLast { map: sessions, ended: Vec::new() },
-            handover: notes.map(|(sessions, reads)| Handover::new(sessions, reads, &ring)),
+            handover: notes.map(|notes| Handover::new(notes, &ring)),
             events,
+            cpu,
             counts: counts.clone(),
             published: Instant::now(),
             all_read: false,
@@ -126,13 +136,14 @@ struct Worker {
     /// Where pins are kept.
     handover: Option<Handover>,
     events: EventMaker,
+    cpu: CpuBudget,
     counts: SharedCounts,
     published: Instant,
     all_read: bool,
 }
 
 impl Worker {
-    fn run(mut self, mut ring: Ring, stopped: &OwnedFd) -> anyhow::Result<Unsettled> {
+    fn run(mut self, mut ring: RingChain, stopped: &OwnedFd) -> anyhow::Result<Unsettled> {
         self.adopt();
         let read = read_until_stopped(&mut ring, stopped, &mut self);
         // Where pins are kept, sessions go on, and the next agent with them.
@@ -142,7 +153,8 @@ impl Worker {
         }
         self.publish();
         read?;
-        Ok(Unsettled { ring, handover: self.handover })
+        let needed_from = self.pipeline.needed_from(monotonic_now());
+        Ok(Unsettled { ring, handover: self.handover, needed_from })
     }
 
     /// Takes over what the agent before has told of.
@@ -198,9 +210,13 @@ impl RecordTaker for Worker {
         // What a record changed must be noted before it is given up.
         self.write_notes(Receipt::none());
         match self.handover.as_mut() {
-            Some(handover) => handover.settled(read_to),
+            Some(handover) => handover.settled(read_to, self.pipeline.needed_from(monotonic_now())),
             None => read_to,
         }
+    }
+
+    fn rest(&mut self) -> Duration {
+        self.cpu.reader_rest()
     }
 
     fn looked(&mut self, all: bool) {

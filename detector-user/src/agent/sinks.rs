@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::events::{self, Output};
 use crate::{
     config::{self, Config, SinkConfig},
+    cpu_budget::CpuBudget,
     deliver::{self, DeadLetters, Delivery, HttpSettings, Kept, Lane, Routes, retry},
     metrics::Metrics,
     trace::Spans,
@@ -25,11 +26,13 @@ pub(super) fn start(
     config: &Config,
     output: Output,
     spans: Option<Arc<dyn Spans>>,
+    cpu: CpuBudget,
     metrics: &Metrics,
 ) -> anyhow::Result<Delivery> {
     let lanes: anyhow::Result<Vec<Lane>> =
         config.sinks.iter().map(|sink| open(sink, &config.delivery)).collect();
-    Ok(Delivery::start(&settings(&config.delivery, output, spans), lanes?, metrics))
+    let settings = deliver::Config { cpu, ..settings(&config.delivery, output, spans) };
+    Ok(Delivery::start(&settings, lanes?, metrics))
 }
 
 fn settings(

@@ -230,6 +230,7 @@ fn limits(spec: Option<&LimitsSpec>, problems: &mut Vec<Problem>) -> Limits {
     let Some(spec) = spec else { return default };
     let mut checker = Checker { problems };
     Limits {
+        cpu: there(&spec.cpu).map(|(_, cores)| cores.0),
         sessions: checker.number(&spec.sessions, default.sessions, 1, 1 << 22),
         flows: checker.number(&spec.flows, default.flows, 1, 1 << 22),
         ring_bytes: checker.ring(&spec.ring_bytes, default.ring_bytes),

@@ -50,7 +50,7 @@ pub struct Config {
     pub admin: Admin,
     /// Which events are traced.
     pub tracing: Tracing,
-    /// Sizes of kernel tables.
+    /// Sizes of kernel tables, and processor time.
     pub limits: Limits,
     /// Where the kernel side is pinned, if it is to outlive the agent.
     pub pin: Option<PathBuf>,
@@ -234,9 +234,11 @@ pub struct Tracing {
     pub otlp: Option<Url>,
 }
 
-/// Sizes of kernel tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Sizes of kernel tables, and what the agent may use of the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
+    /// Cores' processor time; `None` for as much as it needs.
+    pub cpu: Option<f64>,
     /// Sessions tracked at once; the longest unused gives way.
     pub sessions: u32,
     /// Flows tracked at once; the longest unused gives way.
@@ -247,7 +249,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
+        Self { cpu: None, sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
     }
 }
 

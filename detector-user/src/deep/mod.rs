@@ -4,6 +4,7 @@
 //!
 //! In this order: direction, user, session and terms; `final`; `rate`; `every`.
 
+mod lately;
 mod matching;
 mod memory;
 mod rate;
@@ -11,13 +12,16 @@ mod window;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 pub use self::{matching::matches, memory::FlowId};
-use self::{memory::FlowMemory, rate::Rates, window::Windows};
+use self::{
+    memory::FlowMemory,
+    rate::{Amount, Rates},
+    window::Windows,
+};
 use crate::{
     detection::{Evidence, Flow, Moment, Tunnel},
     rules::{
@@ -25,6 +29,7 @@ use crate::{
         model::{Rule, RuleSet},
         term::RateOf,
     },
+    source::deep_notes::{self, DeepChanges, RuleAndUser},
 };
 
 /// The rules of one generation that user space decides, by the stable id of their application.
@@ -39,6 +44,8 @@ struct ApplicationRules {
     rules: Vec<Arc<Rule>>,
     /// Whether responses must know which request they answer.
     pairs_responses: bool,
+    /// Whether any asks how flows end.
+    tells_ends: bool,
     /// Whether flows that are over must know their ClientHello.
     keeps_hellos: bool,
     /// Times of silence that rules ask for, ascending.
@@ -54,6 +61,7 @@ impl DeepRules {
             let of = applications.entry(stable_id(&rule.application.name)).or_default();
             // Also where only templates show the request.
             of.pairs_responses |= rule.terms.http().is_some_and(|http| http.is_response());
+            of.tells_ends |= rule.terms.flow_is_over();
             of.keeps_hellos |= rule.terms.flow_is_over() && rule.terms.message.is_some();
             of.rules.push(rule.clone());
         }
@@ -70,6 +78,11 @@ impl DeepRules {
     /// The times of silence that an application's rules ask for, ascending.
     pub fn silences(&self, application: u32) -> Arc<[Duration]> {
         self.applications.get(&application).map(|of| of.silences.clone()).unwrap_or_default()
+    }
+
+    /// Whether any of an application asks how flows end.
+    pub fn tells_ends(&self, application: u32) -> bool {
+        self.applications.get(&application).is_some_and(|of| of.tells_ends)
     }
 
     /// Whether an application has any.
@@ -124,12 +137,17 @@ pub struct Judge {
     flows: FlowMemory,
     rates: Rates,
     windows: Windows,
+    /// Where the record stands that shows what is judged.
+    position: u64,
     counts: DeepCounts,
 }
 
+/// What no record shows, and no other agent can read again.
+const NOWHERE: u64 = u64::MAX;
+
 impl Default for Judge {
     fn default() -> Self {
-        Self::new(65_536)
+        Self::new(deep_notes::PAIRS)
     }
 }
 
@@ -140,6 +158,7 @@ impl Judge {
             flows: FlowMemory::new(remembered),
             rates: Rates::new(remembered),
             windows: Windows::new(remembered),
+            position: NOWHERE,
             counts: DeepCounts::default(),
         }
     }
@@ -151,6 +170,40 @@ impl Judge {
             forgotten_rates: self.rates.forgotten(),
             forgotten_windows: self.windows.forgotten(),
             ..self.counts.clone()
+        }
+    }
+
+    /// What is judged next is shown by the record at this position of the ring; `None` if it was found
+    /// by a timer.
+    pub fn reading(&mut self, position: Option<u64>) {
+        self.position = position.unwrap_or(NOWHERE);
+    }
+
+    /// From here on, remembers what changes, for [`Self::take_changed`].
+    pub fn track_changes(&mut self) {
+        self.windows.track_changes();
+        self.rates.track_changes();
+    }
+
+    /// What changed since the last time, when the ring had been read up to `read_to`: what the next
+    /// agent is to know of windows and rates.
+    pub fn take_changed(&mut self, read_to: u64) -> DeepChanges {
+        let windows = self.windows.take_changed();
+        let mut changes = DeepChanges { windows, ..DeepChanges::default() };
+        self.rates.take_changed(read_to, &mut changes);
+        changes
+    }
+
+    /// Goes on with what the agents before have noted.
+    pub fn adopt(&mut self, notes: &DeepChanges) {
+        for (key, note) in &notes.windows {
+            note.iter().for_each(|note| self.windows.adopt(*key, *note));
+        }
+        for (key, note) in &notes.rates {
+            note.iter().for_each(|note| self.rates.adopt(*key, note));
+        }
+        for ((key, mark), slot) in &notes.flows {
+            slot.iter().for_each(|slot| self.rates.adopt_flow(*key, *mark, *slot));
         }
     }
 
@@ -220,7 +273,8 @@ impl Judge {
             RateOf::Bytes => seen.evidence.totals().map_or(seen.bytes, |totals| totals.bytes),
             RateOf::Flows => FlowId::of(&seen.flow).mark(),
         };
-        let reached = self.rates.count(key(rule, seen), rate, seen.time_ns, amount);
+        let what = Amount { amount, time_ns: seen.time_ns, position: self.position };
+        let reached = self.rates.count(key(rule, seen), rate, what);
         if reached.is_none() {
             *self.counts.below_rate.entry(rule.name.clone()).or_default() += 1;
         }
@@ -238,9 +292,6 @@ impl Judge {
     }
 }
 
-/// A rule, by its stable id, and a user.
-type RuleAndUser = (u32, IpAddr);
-
 fn key(rule: &Rule, seen: &Observation) -> RuleAndUser {
     (stable_id(&rule.name), seen.flow.ue_ip)
 }
@@ -253,5 +304,7 @@ fn applies(rule: &Rule, seen: &Observation) -> bool {
         && matches(&rule.terms, &seen.evidence, seen.tunnel)
 }
 
+#[cfg(test)]
+mod again_tests;
 #[cfg(test)]
 mod tests;

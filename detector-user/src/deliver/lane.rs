@@ -77,6 +77,8 @@ pub(super) struct Lane {
     freed: Option<OwnedSemaphorePermit>,
     /// Numbers in the spool of events that have ended.
     marks: Vec<u64>,
+    /// Enough was done until then.
+    resting: Option<Instant>,
     /// No more events come.
     ending: bool,
     mistakes: u32,
@@ -93,6 +95,7 @@ impl Lane {
             held: VecDeque::new(),
             freed: None,
             marks: Vec::new(),
+            resting: None,
             ending: false,
             mistakes: 0,
             parts,
@@ -140,6 +143,9 @@ impl Lane {
     }
 
     fn wake(&self) -> Option<Instant> {
+        if self.resting.is_some() {
+            return self.resting;
+        }
         match self.breaker.allowance(Instant::now()) {
             Allowance::All if self.attempts.len() >= self.concurrency.limit() => None,
             Allowance::Probe if self.attempts.len() > 0 => None,
@@ -150,6 +156,14 @@ impl Lane {
 
     fn start_attempts(&mut self) {
         let now = Instant::now();
+        let rest = match self.ending {
+            true => Duration::ZERO,
+            false => self.parts.shared.config.cpu.delivery_rest(),
+        };
+        self.resting = (!rest.is_zero()).then(|| now + rest);
+        if self.resting.is_some() {
+            return;
+        }
         loop {
             let most = match self.breaker.allowance(now) {
                 Allowance::All => self.concurrency.limit(),

@@ -47,6 +47,7 @@ use cloudevents::Event;
 use futures::future::join_all;
 
 use crate::{
+    cpu_budget::CpuBudget,
     detection::{Detection, Moment},
     metrics::Metrics,
     rules::model::SessionEvent,
@@ -81,6 +82,8 @@ pub struct Config {
     pub breaker: breaker::Policy,
     /// An event that is older than this is not tried again.
     pub budget: Duration,
+    /// Processor time.
+    pub cpu: CpuBudget,
     /// Randomness for the waits between attempts, 0.0 to 1.0.
     pub jitter: Arc<dyn Fn() -> f64 + Send + Sync>,
     /// Is told how each event ended.
@@ -98,6 +101,7 @@ impl Default for Config {
             retry: retry::Policy::default(),
             breaker: breaker::Policy::default(),
             budget: Duration::from_secs(86_400),
+            cpu: CpuBudget::default(),
             jitter: Arc::new(fastrand::f64),
             observer: None,
             spans: None,

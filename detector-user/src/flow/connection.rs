@@ -75,6 +75,11 @@ impl Remembered for Connection {
         let [first, second] = &self.directions;
         first.kept() + second.kept() + self.shared.kept()
     }
+
+    fn is_unfinished(&self) -> bool {
+        let waits = |way: &Direction| way.order.waiting() + way.half.waiting() > 0;
+        self.directions.iter().any(waits)
+    }
 }
 
 impl Direction {

@@ -87,6 +87,10 @@ impl Remembered for Datagrams {
         self.coap.as_ref().map_or(0, |coap| coap.kept())
             + self.quic.as_ref().map_or(0, |quic| quic.kept())
     }
+
+    fn is_unfinished(&self) -> bool {
+        self.quic.as_ref().is_some_and(|quic| quic.waiting() > 0)
+    }
 }
 
 impl Datagrams {

@@ -96,7 +96,7 @@ impl Half {
     }
 
     /// Bytes of the message that goes on.
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.buffer.len() + self.reader.waiting()
     }
 

@@ -208,6 +208,15 @@ impl Flows {
         }
     }
 
+    /// Whether more packets are needed of this one's flow to complete what they say.
+    pub fn is_unfinished(&self, segment: &Segment<'_>) -> bool {
+        let (key, _) = key_of(segment);
+        match segment.transport {
+            Transport::Tcp { .. } => self.connections.is_unfinished(&key),
+            Transport::Udp => self.datagrams.is_unfinished(&key),
+        }
+    }
+
     fn tcp(&mut self, segment: &Segment<'_>, facts: &mut Vec<Found>) {
         let (key, forth) = key_of(segment);
         let Limits { idle_ns, kept, .. } = self.limits;

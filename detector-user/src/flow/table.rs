@@ -34,6 +34,9 @@ pub(super) trait Remembered {
 
     /// Bytes that it keeps besides itself. Asked after every packet.
     fn kept(&self) -> usize;
+
+    /// Whether it keeps a part of a message, or what came before its time.
+    fn is_unfinished(&self) -> bool;
 }
 
 /// Values by flow.
@@ -59,6 +62,11 @@ struct Entry<V> {
 impl<V: Remembered> Table<V> {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit: limit.max(1), kept: 0, flows: IndexMap::default(), hand: 0, evicted: 0 }
+    }
+
+    /// Whether a flow is in the middle of a message.
+    pub(super) fn is_unfinished(&self, key: &Key) -> bool {
+        self.flows.get(key).is_some_and(|entry| entry.value.is_unfinished())
     }
 
     /// Visits the value of a flow, a new one if it was silent for `idle_ns`. A flow that is not known

@@ -13,6 +13,7 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
+use super::{carry, layout::Layout};
 use crate::attach::plan::HookPoint;
 
 /// Where pins are kept unless told otherwise.
@@ -75,6 +76,10 @@ impl PinDirectory {
         make(&path.join(LINKS))?;
         let maps = path.join(layout);
         let inherits = maps.is_dir();
+        carry::clear(path)?;
+        if !inherits && let Some(old) = of_same_source(path, &maps)? {
+            carry::carry(&old, &maps)?;
+        }
         make(&maps)?;
         let this_namespace = Path::new("/proc/thread-self/ns/net");
         let namespace = fs::metadata(this_namespace).map_err(at(this_namespace))?.ino();
@@ -117,15 +122,30 @@ impl PinDirectory {
         Ok(removed)
     }
 
-    /// The maps' directories of other layouts.
+    /// Those that other agents have left.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn other_layouts(&self) -> Result<Vec<PathBuf>, PinError> {
+    pub fn other_layouts(&self) -> Result<Vec<OtherLayout>, PinError> {
         let mut others = entries(&self.path)?;
         others.retain(|path| is_layout(path) && *path != self.maps);
-        Ok(others)
+        let own = Layout::of(&self.maps);
+        let other = |maps: PathBuf| {
+            let layout = Layout::of(&maps).zip(own.as_ref());
+            let same_source = layout.is_some_and(|(other, own)| other.hash == own.hash);
+            OtherLayout { maps, same_source }
+        };
+        Ok(others.into_iter().map(other).collect())
     }
+}
+
+/// Maps of another layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherLayout {
+    /// Their directory.
+    pub maps: PathBuf,
+    /// Whether only sizes differ.
+    pub same_source: bool,
 }
 
 /// What was removed.
@@ -172,11 +192,18 @@ pub(crate) fn remove_directory(directory: &Path) -> Result<usize, PinError> {
     Ok(pins.len())
 }
 
+/// Maps that differ from these in their sizes only, if there are any.
+fn of_same_source(pins: &Path, maps: &Path) -> Result<Option<PathBuf>, PinError> {
+    let hash = |path: &Path| Layout::of(path).map(|layout| layout.hash);
+    let own = hash(maps);
+    Ok(entries(pins)?.into_iter().find(|path| hash(path).is_some() && hash(path) == own))
+}
+
 fn is_layout(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(LAYOUT))
 }
 
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     Ok(entries.map_err(at(directory))?.iter().map(fs::DirEntry::path).collect())
 }
@@ -191,7 +218,7 @@ fn on_bpf(path: &Path) -> Result<(), PinError> {
     }
 }
 
-fn make(path: &Path) -> Result<(), PinError> {
+pub(super) fn make(path: &Path) -> Result<(), PinError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(at(path)(error)),
         Ok(()) | Err(_) => Ok(()),
@@ -206,7 +233,7 @@ fn lock(path: &Path) -> Result<Flock<File>, PinError> {
     })
 }
 
-fn at(path: &Path) -> impl Fn(io::Error) -> PinError + use<> {
+pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> PinError + use<> {
     let path = path.to_owned();
     move |source| PinError::Io { path: path.clone(), source }
 }

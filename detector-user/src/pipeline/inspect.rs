@@ -7,7 +7,8 @@ use detector_common::event::PayloadKind;
 use super::{
     LoadedRules, Outside, Pipeline,
     seen_at::SeenAt,
-    watch::{Sighting, Silence},
+    unfinished::Part,
+    watch::{Asked, Sighting, Silence},
 };
 use crate::{
     confirm::parse_request,
@@ -30,14 +31,28 @@ impl<O: Outside> Pipeline<O> {
         let application = record.session.application;
         let silences = rules.deep.silences(application);
         let seen_at = SeenAt::of(record);
-        let sightings = self.watch.record(record, &silences, || seen_at.clone(), memory);
+        let asked = Asked { silences, ends: rules.deep.tells_ends(application) };
+        let sightings = self.watch.record(record, &asked, || seen_at.clone(), memory);
         let mut found = Vec::new();
+        self.follow_messages(record, &sightings);
         for Sighting { evidence, direction, number } in sightings {
             found.extend(self.cut_requests(rules, record, &seen_at, &evidence, read_at));
             let at = SeenAt { flow: Flow { direction, ..record.flow }, number, ..seen_at.clone() };
             found.extend(self.decide(rules, &at, evidence, read_at));
         }
         found
+    }
+
+    /// Notes whether the record leaves its flow in the middle of a message.
+    fn follow_messages(&mut self, record: &Record<'_>, sightings: &[Sighting]) {
+        let Some(unfinished) = self.unfinished.as_mut() else { return };
+        unfinished.read(Part {
+            flow: record.flow_key,
+            position: self.position,
+            time_ns: record.time_ns,
+            completes: sightings.iter().any(|sighting| sighting.evidence.message().is_some()),
+            goes_on: self.watch.is_unfinished(record),
+        });
     }
 
     /// Decides the rules that user space decides.
@@ -91,6 +106,7 @@ impl<O: Outside> Pipeline<O> {
     ) -> Vec<Detection> {
         let Some(rules) = self.rules.newest() else { return Vec::new() };
         let mut found = Vec::new();
+        self.judge.reading(None);
         for Silence { context, last_ns, evidence } in self.watch.silent(now_ns, memory) {
             let at = SeenAt { time_ns: last_ns, ..context };
             found.extend(self.decide(&rules, &at, evidence, now));

@@ -1,17 +1,24 @@
 //! From record to detections: decode, session, confirm. Everything here is called from one thread
 //! and told the time, so that replay gives the same answers as the live agent.
 
+mod device_names;
+mod flow_ends;
 mod history;
 mod inspect;
 mod outside;
 mod reads;
 mod seen_at;
+mod unfinished;
 mod wall_clock;
 mod watch;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Instant,
+};
 
-use detector_common::state::SessionKey;
+use detector_common::state::{FlowKey, SessionKey};
 use uuid::Uuid;
 
 use crate::{
@@ -25,6 +32,8 @@ use crate::{
     },
     session::{EndedSession, OpenSession, SessionTable},
     source::{
+        deep_notes::{DeepChanges, RuleAndUser},
+        flow_notes::{FlowChanges, FlowNote},
         rule_notes::ReadNote,
         session_map::Sessions,
         session_notes::{NoteKey, SessionNote},
@@ -33,8 +42,10 @@ use crate::{
 
 use reads::Reads;
 use seen_at::SeenAt;
+use unfinished::Unfinished;
 use watch::FlowWatch;
 
+pub use device_names::DeviceNames;
 pub use history::{LoadedRules, RuleHistory, name_of};
 pub use outside::{LiveOutside, Outside, boot_id, monotonic_now};
 pub use reads::RuleReads;
@@ -87,6 +98,8 @@ pub struct Pipeline<O> {
     watch: FlowWatch<SeenAt>,
     judge: Judge,
     reads: Reads,
+    /// Only if the next agent can read records again.
+    unfinished: Option<Unfinished>,
     /// Where the record stands that is being read.
     position: u64,
     counts: PipelineCounts,
@@ -104,6 +117,7 @@ impl<O: Outside> Pipeline<O> {
             watch: FlowWatch::new(),
             judge: Judge::default(),
             reads: Reads::default(),
+            unfinished: None,
             position: 0,
             counts: PipelineCounts::default(),
             judged_by: 0,
@@ -174,9 +188,59 @@ impl<O: Outside> Pipeline<O> {
         found
     }
 
-    /// From here on, remembers which sessions change, for [`Self::changed_sessions`].
-    pub fn track_sessions(&mut self) {
+    /// From here on, remembers what changes, for [`Self::changed_sessions`] and
+    /// [`Self::changed_judgement`].
+    pub fn track_changes(&mut self) {
         self.sessions.track_changes();
+        self.judge.track_changes();
+        self.watch.track_changes();
+        self.unfinished.get_or_insert_default();
+    }
+
+    /// What changed of flows whose end rules ask for.
+    pub fn changed_flows(&mut self) -> FlowChanges {
+        self.watch.take_changed()
+    }
+
+    /// Goes on with flows that another agent noted; gives those of which no rule wants to hear any
+    /// longer.
+    pub fn adopt_flows(&mut self, notes: &[(FlowKey, FlowNote)]) -> Vec<FlowKey> {
+        let Some(rules) = self.rules.newest() else { return Vec::new() };
+        let wanted = |(key, note): &(FlowKey, FlowNote)| {
+            let deep = &rules.deep;
+            deep.tells_ends(note.application)
+                && self.watch.adopt(key, note, deep.silences(note.application))
+        };
+        let mut wanted = wanted;
+        notes.iter().filter(|note| !wanted(note)).map(|(key, _)| *key).collect()
+    }
+
+    /// From where on the ring must stay for the next agent to put together what this one has only
+    /// parts of.
+    pub fn needed_from(&mut self, now_ns: u64) -> Option<u64> {
+        self.unfinished.as_mut()?.since(now_ns)
+    }
+
+    /// What changed of windows and rates since the last time, when the ring had been read up to
+    /// `read_to`.
+    pub fn changed_judgement(&mut self, read_to: u64) -> DeepChanges {
+        self.judge.take_changed(read_to)
+    }
+
+    /// Goes on with the windows and rates that another agent noted; gives those of rules that are
+    /// gone, to be forgotten.
+    pub fn adopt_judgement(&mut self, mut notes: DeepChanges) -> DeepChanges {
+        let rules = self.rules.newest();
+        let names = rules.iter().flat_map(|rules| &rules.set.rules);
+        let known: HashSet<u32> = names.map(|rule| stable_id(&rule.name)).collect();
+        let is_gone = |(rule, _): &RuleAndUser| !known.contains(rule);
+        let gone = DeepChanges {
+            windows: notes.windows.extract_if(.., |(key, _)| is_gone(key)).collect(),
+            rates: notes.rates.extract_if(.., |(key, _)| is_gone(key)).collect(),
+            flows: notes.flows.extract_if(.., |((key, _), _)| is_gone(key)).collect(),
+        };
+        self.judge.adopt(&notes);
+        gone.forgotten()
     }
 
     /// The sessions that changed since the last time, when the ring had been read up to `read_to`:
@@ -215,6 +279,13 @@ impl<O: Outside> Pipeline<O> {
     pub fn reading(&mut self, position: u64) {
         self.position = position;
         self.sessions.reading(position);
+        self.judge.reading(Some(position));
+    }
+
+    /// What records before this position of the ring name is in no counter of today: another layout had
+    /// them.
+    pub fn count_from(&mut self, position: u64) {
+        self.reads.count_from(position);
     }
 
     /// How often records have named rules, as far as that changed since the last time, when the ring
@@ -307,7 +378,7 @@ impl<O: Outside> Pipeline<O> {
         Detection {
             rule: rule.clone(),
             time: self.outside.wall_clock(at_ns),
-            device: self.outside.device(session.ifindex),
+            device: self.outside.device(session.ifindex, at_ns),
             flow: session.flow,
             session: Some(Session {
                 id: session.id.clone(),
@@ -354,7 +425,7 @@ impl<O: Outside> Pipeline<O> {
         Detection {
             rule: rule.clone(),
             time: self.outside.wall_clock(at.time_ns),
-            device: self.outside.device(at.ifindex),
+            device: self.outside.device(at.ifindex, at.time_ns),
             flow: at.flow,
             session,
             evidence,

@@ -1,34 +1,30 @@
 //! What the pipeline is told by the outside: the time of day and the names of devices.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use uuid::Uuid;
 
-use super::wall_clock::WallClock;
+use super::{device_names::DeviceNames, wall_clock::WallClock};
 
 /// What the pipeline must be told, because only the outside knows.
 pub trait Outside: Send {
     /// The wall-clock time of a moment on the packet path's clock.
     fn wall_clock(&mut self, monotonic_ns: u64) -> SystemTime;
-    /// The name of a device.
-    fn device(&mut self, ifindex: u32) -> Arc<str>;
+    /// What a device was called at a moment on the packet path's clock.
+    fn device(&mut self, ifindex: u32, monotonic_ns: u64) -> Arc<str>;
 }
 
 /// The live agent's outside: this machine's clocks and devices.
 #[derive(Default)]
 pub struct LiveOutside {
-    names: HashMap<u32, (Arc<str>, Option<Instant>)>,
+    names: DeviceNames,
     clock: WallClock,
 }
 
 impl LiveOutside {
-    /// With a clock that other agents may have known before.
-    pub fn new(clock: WallClock) -> Self {
-        Self { names: HashMap::new(), clock }
+    /// With a clock and devices that other agents may have known before.
+    pub fn new(clock: WallClock, names: DeviceNames) -> Self {
+        Self { names, clock }
     }
 }
 
@@ -37,25 +33,8 @@ impl Outside for LiveOutside {
         self.clock.at(monotonic_ns)
     }
 
-    fn device(&mut self, ifindex: u32) -> Arc<str> {
-        /// A device may be renamed, or its index given to another one.
-        const FRESH: Duration = Duration::from_secs(5);
-        let now = Instant::now();
-        if let Some((name, Some(asked))) = self.names.get(&ifindex)
-            && now.duration_since(*asked) < FRESH
-        {
-            return name.clone();
-        }
-        let name: Arc<str> = match nix::net::if_::if_indextoname(ifindex) {
-            Ok(name) => name.to_string_lossy().into(),
-            // Gone since: its last name, or its number.
-            Err(_) => match self.names.get(&ifindex) {
-                Some((name, _)) => name.clone(),
-                None => format!("ifindex-{ifindex}").into(),
-            },
-        };
-        self.names.insert(ifindex, (name.clone(), Some(now)));
-        name
+    fn device(&mut self, ifindex: u32, monotonic_ns: u64) -> Arc<str> {
+        self.names.at(ifindex, monotonic_ns, monotonic_now())
     }
 }
 

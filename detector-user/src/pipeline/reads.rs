@@ -28,6 +28,8 @@ pub struct RuleReads {
 pub(super) struct Reads {
     rules: HashMap<u32, RuleReads>,
     changed: HashSet<u32>,
+    /// Of rules that no note is of.
+    from: u64,
 }
 
 impl Reads {
@@ -38,10 +40,15 @@ impl Reads {
         self.rules.insert(id, reads);
     }
 
+    /// Records before this position were counted by others, if nothing else is noted.
+    pub(super) fn count_from(&mut self, position: u64) {
+        self.from = position;
+    }
+
     /// The record at this position names the rule.
     pub(super) fn read(&mut self, id: u32, rule: &Arc<str>, position: u64) {
-        let fresh =
-            || RuleReads { rule: rule.clone(), before: 0, here: 0, again: 0, adopted_at: 0 };
+        let adopted_at = self.from;
+        let fresh = || RuleReads { rule: rule.clone(), before: 0, here: 0, again: 0, adopted_at };
         let reads = self.rules.entry(id).or_insert_with(fresh);
         if position < reads.adopted_at {
             reads.again += 1;

@@ -11,6 +11,7 @@ use detector_common::{
 };
 use lru::LruCache;
 
+use super::flow_ends::Changed;
 use crate::{
     decode::Record,
     detection::{Evidence, FlowTotals, Moment},
@@ -45,23 +46,38 @@ pub(super) struct Silence<C> {
     pub(super) evidence: Evidence,
 }
 
+/// What rules of an application want to hear of its flows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asked {
+    /// Times of silence, ascending.
+    pub(super) silences: Arc<[Duration]>,
+    /// Whether any of how they end.
+    pub(super) ends: bool,
+}
+
 /// What is remembered of one flow.
-struct Watched<C> {
-    context: C,
+#[derive(Clone)]
+pub(super) struct Watched<C> {
+    pub(super) context: C,
     /// FINs seen, by direction.
-    finished: [bool; 2],
+    pub(super) finished: [bool; 2],
     /// Times of silence that rules ask for, ascending; and how many of them were reported.
-    silences: Arc<[Duration]>,
-    reported: usize,
+    pub(super) silences: Arc<[Duration]>,
+    pub(super) reported: usize,
     /// The one entry of [`FlowWatch::deadlines`] that counts.
-    deadline: u64,
+    pub(super) deadline: u64,
+    /// Whether the next agent must know of it, and does.
+    pub(super) ends: bool,
+    pub(super) noted: bool,
 }
 
 /// Reads flows. `C` is what the caller wants back when a flow falls silent.
 pub(super) struct FlowWatch<C> {
     flows: Flows,
     /// The longest unused gives way, so that two replays forget the same.
-    watched: LruCache<FlowKey, Watched<C>>,
+    pub(super) watched: LruCache<FlowKey, Watched<C>>,
+    /// Only if somebody asks.
+    pub(super) changed: Option<Changed<C>>,
     deadlines: BinaryHeap<Reverse<(u64, [u8; size_of::<FlowKey>()])>>,
     records: u64,
     forgotten: u64,
@@ -77,10 +93,29 @@ impl<C: Clone> FlowWatch<C> {
         Self {
             flows: Flows::new(limits),
             watched: LruCache::new(MAX_FLOWS),
+            changed: None,
             deadlines: BinaryHeap::new(),
             records: 0,
             forgotten: 0,
             found: Vec::new(),
+        }
+    }
+
+    /// From here on, remembers what changes of flows whose end rules ask for.
+    pub(super) fn track_changes(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    fn note_change(&mut self, key: &FlowKey) {
+        if let Some(changed) = self.changed.as_mut() {
+            changed.open.insert(*key);
+        }
+    }
+
+    /// Something is told of the flow, or nothing more can be: how it was before.
+    fn note_told(&mut self, key: &FlowKey, before: Watched<C>) {
+        if let Some(changed) = self.changed.as_mut().filter(|_| before.ends) {
+            changed.told.push((*key, before));
         }
     }
 
@@ -89,12 +124,11 @@ impl<C: Clone> FlowWatch<C> {
         self.forgotten + self.flows.counts().evicted
     }
 
-    /// Everything that a record shows. `silences`: times without a packet after which rules want to
-    /// hear of the flow, ascending.
+    /// Everything that a record shows.
     pub(super) fn record(
         &mut self,
         record: &Record<'_>,
-        silences: &Arc<[Duration]>,
+        asked: &Asked,
         context: impl FnOnce() -> C,
         memory: &dyn Sessions,
     ) -> Vec<Sighting> {
@@ -113,10 +147,15 @@ impl<C: Clone> FlowWatch<C> {
             .into_iter()
             .map(|evidence| Sighting { evidence, direction: record.flow.direction, number: 0 })
             .collect();
-        self.remember(record, silences, context);
+        self.remember(record, asked, context);
         sightings.extend(self.messages(record, &seen));
         sightings.extend(self.closed(record, memory, &seen));
         sightings
+    }
+
+    /// Whether the record's flow is in the middle of a message.
+    pub(super) fn is_unfinished(&self, record: &Record<'_>) -> bool {
+        self.flows.is_unfinished(&segment(record, self.records))
     }
 
     /// The messages that the packet completes.
@@ -154,11 +193,17 @@ impl<C: Clone> FlowWatch<C> {
             return None;
         }
         let watched = self.watched.get_mut(&record.flow_key)?;
-        watched.finished[record.flow.direction as usize] |= record.tcp_flags & FIN != 0;
-        if record.tcp_flags & RST == 0 && watched.finished != [true, true] {
+        let mut finished = watched.finished;
+        finished[record.flow.direction as usize] |= record.tcp_flags & FIN != 0;
+        if record.tcp_flags & RST == 0 && finished != [true, true] {
+            watched.finished = finished;
+            if watched.ends {
+                self.note_change(&record.flow_key);
+            }
             return None;
         }
-        self.watched.pop(&record.flow_key);
+        let before = self.watched.pop(&record.flow_key)?;
+        self.note_told(&record.flow_key, before);
         let evidence = seen(Moment::Closed(totals(memory.flow(&record.flow_key)?)));
         Some(Sighting { evidence, direction: record.flow.direction, number: 0 })
     }
@@ -166,7 +211,7 @@ impl<C: Clone> FlowWatch<C> {
     fn remember(
         &mut self,
         record: &Record<'_>,
-        silences: &Arc<[Duration]>,
+        Asked { silences, ends }: &Asked,
         context: impl FnOnce() -> C,
     ) {
         let key = record.flow_key;
@@ -183,16 +228,31 @@ impl<C: Clone> FlowWatch<C> {
             silences: silences.clone(),
             reported: 0,
             deadline: 0,
+            ends: *ends,
+            noted: false,
         };
-        if self.watched.push(key, watched).is_some_and(|(gone, _)| gone != key) {
+        if let Some((gone, before)) = self.watched.push(key, watched)
+            && gone != key
+        {
+            self.note_told(&gone, before);
             self.forgotten += 1;
+        }
+        if *ends {
+            self.note_change(&key);
         }
         if let Some(first) = silences.first() {
             self.schedule(&key, record.time_ns + nanos(*first));
         }
     }
 
-    fn schedule(&mut self, key: &FlowKey, deadline: u64) {
+    fn forget(&mut self, key: &FlowKey) {
+        if let Some(before) = self.watched.pop(key) {
+            self.note_told(key, before);
+        }
+        self.forgotten += 1;
+    }
+
+    pub(super) fn schedule(&mut self, key: &FlowKey, deadline: u64) {
         let Some(watched) = self.watched.peek_mut(key) else { return };
         watched.deadline = deadline;
         self.deadlines.push(Reverse((deadline, zerocopy::transmute!(*key))));
@@ -222,8 +282,7 @@ impl<C: Clone> FlowWatch<C> {
 
     fn look(&mut self, key: &FlowKey, now_ns: u64, memory: &dyn Sessions) -> Option<Silence<C>> {
         let Some(snapshot) = memory.flow(key) else {
-            self.watched.pop(key);
-            self.forgotten += 1;
+            self.forget(key);
             return None;
         };
         let watched = self.watched.peek_mut(key)?;
@@ -233,12 +292,15 @@ impl<C: Clone> FlowWatch<C> {
             self.schedule(key, due);
             return None;
         }
+        let before = watched.clone();
         watched.reported += 1;
         let evidence =
             Evidence { silent_for: Some(after), ..Evidence::of(Moment::Idle(totals(snapshot))) };
         let context = watched.context.clone();
         let silence = Silence { context, last_ns: snapshot.last_ns, evidence };
-        match watched.silences.get(watched.reported).copied() {
+        let next = watched.silences.get(watched.reported).copied();
+        self.note_told(key, before);
+        match next {
             Some(next) => self.schedule(key, snapshot.last_ns + nanos(next)),
             None => {
                 self.watched.pop(key);
@@ -285,10 +347,10 @@ fn totals(flow: FlowSnapshot) -> FlowTotals {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
 
 #[cfg(test)]
 #[path = "watch_tests.rs"]
-mod tests;
+pub(crate) mod tests;

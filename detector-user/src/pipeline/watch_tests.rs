@@ -31,7 +31,7 @@ impl Sessions for Forgetful {
 }
 
 /// The SYN of a user's connection.
-fn opened(user: u32, time_ns: u64) -> Record<'static> {
+pub(crate) fn opened(user: u32, time_ns: u64) -> Record<'static> {
     let ue = Ipv4Addr::from(0x0a00_0000 + user);
     let app = Ipv4Addr::new(10, 46, 0, 1);
     let ue_address = Address::v4(ue.octets());
@@ -67,7 +67,7 @@ fn opened(user: u32, time_ns: u64) -> Record<'static> {
 
 /// A watch that has seen these, asked for silences of an hour.
 fn watch(records: impl IntoIterator<Item = Record<'static>>) -> FlowWatch<()> {
-    let hour: Arc<[Duration]> = [Duration::from_secs(3600)].into();
+    let hour = Asked { silences: [Duration::from_secs(3600)].into(), ends: true };
     let mut watch = FlowWatch::new();
     for record in records {
         watch.remember(&record, &hour, || ());

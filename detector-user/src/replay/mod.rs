@@ -164,7 +164,7 @@ impl Outside for FileOutside {
         UNIX_EPOCH + Duration::from_nanos(monotonic_ns - 1)
     }
 
-    fn device(&mut self, _ifindex: u32) -> Arc<str> {
+    fn device(&mut self, _ifindex: u32, _monotonic_ns: u64) -> Arc<str> {
         self.device.clone()
     }
 }

@@ -1,5 +1,7 @@
 //! Maps that only agents use, pinned beside the kernel's: how one agent tells the next.
 
+use std::path::Path;
+
 use aya::{
     Pod,
     maps::{HashMap, MapData, MapError},
@@ -26,4 +28,10 @@ pub(super) fn open<K: Pod, V: Pod>(
     }
     let map = MapData::from_pin(&path).map_err(failed)?;
     aya::maps::Map::HashMap(map).try_into().map_err(failed)
+}
+
+/// A map of another layout, if it is there and its keys and values have these sizes.
+pub(super) fn existing<K: Pod, V: Pod>(path: &Path) -> Option<HashMap<MapData, K, V>> {
+    let map = MapData::from_pin(path).ok()?;
+    aya::maps::Map::HashMap(map).try_into().ok()
 }

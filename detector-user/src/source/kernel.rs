@@ -13,8 +13,12 @@ use detector_common::{
 
 use super::{
     clock_notes::ClockNotes,
+    deep_notes::DeepNotes,
+    device_notes::DeviceNotes,
+    flow_notes::FlowNotes,
     object::{self, NotBuilt},
     ring_buffer::Ring,
+    ring_notes::RingNotes,
     rule_maps::RuleMaps,
     rule_notes::{GenerationNotes, ReadNotes, TotalNotes},
     session_map::SessionMap,
@@ -118,6 +122,14 @@ pub struct Notes {
     pub generations: GenerationNotes,
     /// Of what was read.
     pub reads: ReadNotes,
+    /// Of rules that user space decides.
+    pub deep: DeepNotes,
+    /// Of flows.
+    pub flows: FlowNotes,
+    /// Of the ring.
+    pub ring: RingNotes,
+    /// Of devices.
+    pub devices: DeviceNotes,
 }
 
 impl Notes {
@@ -127,6 +139,10 @@ impl Notes {
             clock: ClockNotes::open(pins)?,
             generations: GenerationNotes::open(pins)?,
             reads: ReadNotes::open(pins)?,
+            deep: DeepNotes::open(pins)?,
+            flows: FlowNotes::open(pins)?,
+            ring: RingNotes::open(pins)?,
+            devices: DeviceNotes::open(pins)?,
         })
     }
 }

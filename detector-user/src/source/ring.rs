@@ -17,7 +17,7 @@ use nix::{
     },
 };
 
-use super::ring_buffer::{Ring, RingRecord};
+use super::{ring_buffer::RingRecord, ring_chain::RingChain};
 
 /// Stops the reader.
 pub struct RingStop(EventFd);
@@ -51,6 +51,11 @@ pub trait RecordTaker {
         read_to
     }
 
+    /// How long to leave records where they are, because enough was done for now.
+    fn rest(&mut self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Everything that was there has been taken (`all`), or a good part of it; called at least every
     /// 50 ms.
     fn looked(&mut self, all: bool) {
@@ -77,26 +82,48 @@ const HOLDOFF: Duration = Duration::from_nanos(WAKE_HOLDOFF_NS);
 /// # Errors
 /// When waiting fails.
 pub fn read_until_stopped(
-    ring: &mut Ring,
+    ring: &mut RingChain,
     stop: &OwnedFd,
     taker: &mut impl RecordTaker,
 ) -> std::io::Result<()> {
     let bell = Bell::new(ring)?;
     let mut wait = IDLE;
     loop {
-        let mut stopped = bell.wait(stop, wait)?;
-        let taken = drain(ring, taker);
-        taker.looked(taken < BATCH);
+        let stopped = bell.wait(stop, wait)? || rest(stop, ring, taker)?;
+        let Drained { taken, all } = drain(ring, taker, stopped);
+        taker.looked(all);
         let settled = release(ring, taker);
         wait = match taken {
-            BATCH => Duration::ZERO,
+            _ if !all => Duration::ZERO,
             1.. => HOLDOFF,
             0 if !settled => SETTLING,
             0 => IDLE,
         };
-        stopped &= taken < BATCH;
-        if stopped {
+        if stopped && all {
             return Ok(());
+        }
+    }
+}
+
+/// Rests as long as the taker says, with a look at other things now and then; whether to stop.
+fn rest(
+    stop: &OwnedFd,
+    ring: &mut RingChain,
+    taker: &mut impl RecordTaker,
+) -> std::io::Result<bool> {
+    loop {
+        let rest = taker.rest();
+        if rest.is_zero() {
+            return Ok(false);
+        }
+        let mut fds = [PollFd::new(stop.as_fd(), PollFlags::POLLIN)];
+        match ppoll(&mut fds, Some(TimeSpec::from_duration(rest.min(IDLE))), None) {
+            Ok(0) | Err(Errno::EINTR) => {
+                taker.looked(false);
+                release(ring, taker);
+            }
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -106,7 +133,7 @@ pub fn read_until_stopped(
 struct Bell(Epoll);
 
 impl Bell {
-    fn new(ring: &Ring) -> std::io::Result<Self> {
+    fn new(ring: &RingChain) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(ring, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
         Ok(Self(epoll))
@@ -131,23 +158,32 @@ impl Bell {
     }
 }
 
-/// How many records were there, or a batch.
-fn drain(ring: &mut Ring, taker: &mut impl RecordTaker) -> usize {
+struct Drained {
+    taken: usize,
+    /// Or were there more?
+    all: bool,
+}
+
+/// Takes the records that are there, at most a batch, and no more than the taker has strength for
+/// unless it is the last time.
+fn drain(ring: &mut RingChain, taker: &mut impl RecordTaker, last: bool) -> Drained {
     let mut taken = 0;
-    while taken < BATCH
-        && let Some(record) = ring.next_held()
-    {
+    while taken < BATCH {
+        let Some(record) = ring.next_held() else { return Drained { taken, all: true } };
         taker.take(&record);
         taken += 1;
         if taken.is_multiple_of(RELEASE) {
             release(ring, taker);
+            if !last && !taker.rest().is_zero() {
+                break;
+            }
         }
     }
-    taken
+    Drained { taken, all: false }
 }
 
 /// Whether everything that was read is settled.
-fn release(ring: &Ring, taker: &mut impl RecordTaker) -> bool {
+fn release(ring: &mut RingChain, taker: &mut impl RecordTaker) -> bool {
     let settled = taker.settled(ring.position());
     ring.release(settled);
     settled >= ring.position()

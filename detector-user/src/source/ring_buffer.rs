@@ -32,6 +32,8 @@ pub struct Ring {
     page: usize,
     size: usize,
     read: usize,
+    /// Its first byte's position, see [`super::ring_chain`].
+    base: u64,
 }
 
 /// One record, and where it stands.
@@ -74,7 +76,7 @@ impl Ring {
         let consumer = Mapping::new(fd, page, both, 0)?;
         let producer = Mapping::new(fd, page + 2 * size, ProtFlags::PROT_READ, page)?;
         let read = consumer.position().load(Ordering::Acquire);
-        Ok(Self { map, consumer, producer, page, size, read })
+        Ok(Self { map, consumer, producer, page, size, read, base: 0 })
     }
 
     /// The next record, if there is one. Those before it are released.
@@ -86,29 +88,62 @@ impl Ring {
 
     /// The next record, if there is one. It stays until it is released.
     pub fn next_held(&mut self) -> Option<RingRecord<'_>> {
+        let length = self.next_length()?;
+        let (begin, at) = (self.position(), self.page + self.read % self.size);
+        self.read += whole(length);
+        let end = self.position();
+        let bytes = self.producer.bytes(at + HEADER, length)?;
+        Some(RingRecord { begin, end, bytes })
+    }
+
+    /// Whether there is a next record.
+    pub fn has_next(&mut self) -> bool {
+        self.next_length().is_some()
+    }
+
+    /// How long the next record is, past those that were taken back.
+    fn next_length(&mut self) -> Option<usize> {
         loop {
             if self.read == self.producer.position().load(Ordering::Acquire) {
                 return None;
             }
-            let (begin, at) = (self.read, self.page + self.read % self.size);
             // The kernel commits a record by a full exchange of this word.
+            let at = self.page + self.read % self.size;
             let word = self.producer.word(at)?.load(Ordering::Acquire);
             if word & BUSY != 0 {
                 return None;
             }
             let length = (word & !DISCARDED) as usize;
-            self.read += (HEADER + length).next_multiple_of(8);
             if word & DISCARDED == 0 {
-                let (begin, end) = (begin as u64, self.read as u64);
-                let bytes = self.producer.bytes(at + HEADER, length)?;
-                return Some(RingRecord { begin, end, bytes });
+                return Some(length);
             }
+            self.read += whole(length);
         }
     }
 
     /// Up to where it was read.
     pub fn position(&self) -> u64 {
-        self.read as u64
+        self.base + self.read as u64
+    }
+
+    /// Up to where it was released.
+    pub fn released(&self) -> u64 {
+        self.base + self.consumer.position().load(Ordering::Acquire) as u64
+    }
+
+    /// Up to where it was written.
+    pub fn end(&self) -> u64 {
+        self.base + self.producer.position().load(Ordering::Acquire) as u64
+    }
+
+    /// The position of its first byte ever; 0 unless told otherwise.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Counts positions from here. To be called before anything is read.
+    pub fn begin_at(&mut self, base: u64) {
+        self.base = base;
     }
 
     /// Bytes it holds.
@@ -124,7 +159,8 @@ impl Ring {
 
     /// Gives everything before this position back to the kernel; never more than was read.
     pub fn release(&self, position: u64) {
-        let position = usize::try_from(position).unwrap_or(0).min(self.read);
+        let position = usize::try_from(position.saturating_sub(self.base)).unwrap_or(0);
+        let position = position.min(self.read);
         let consumer = self.consumer.position();
         if position > consumer.load(Ordering::Relaxed) {
             consumer.store(position, Ordering::Release);
@@ -136,6 +172,11 @@ impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.map.fd().as_fd()
     }
+}
+
+/// Bytes that a record of this length takes up.
+fn whole(length: usize) -> usize {
+    (HEADER + length).next_multiple_of(8)
 }
 
 /// Memory shared with the kernel.

@@ -255,7 +255,7 @@ where
 ///
 /// BPF programs at XDP and TC run inside an RCU read-side section, and membarrier(2)'s global
 /// command is `synchronize_rcu()`: it returns after all sections that had begun before it.
-fn wait_for_packets_in_flight() {
+pub(crate) fn wait_for_packets_in_flight() {
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
     // SAFETY: a system call without pointers.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };

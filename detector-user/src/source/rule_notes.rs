@@ -1,6 +1,8 @@
 //! What the next agent must know of rules: which of them the numbers in records meant, what was
 //! counted of those that are no longer active, and how much of it was read.
 
+use std::path::Path;
+
 use aya::maps::{HashMap, MapData};
 use detector_common::rule::MAX_RULES;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -14,6 +16,7 @@ pub const KEPT_GENERATIONS: usize = 16;
 /// Rules of which counts are remembered, those of earlier sets included.
 const RULES: u32 = 8 * MAX_RULES as u32;
 
+const NAME: &str = "GENERATION_NOTES";
 const IDS: usize = MAX_RULES * size_of::<u32>();
 
 /// Stable ids of rules, by generation and number.
@@ -23,7 +26,7 @@ pub struct GenerationNotes {
 
 impl GenerationNotes {
     pub(super) fn open(pins: &PinDirectory) -> Result<Self, LoadError> {
-        Ok(Self { map: agent_map::open(pins, "GENERATION_NOTES", KEPT_GENERATIONS as u32 + 1)? })
+        Ok(Self { map: agent_map::open(pins, NAME, KEPT_GENERATIONS as u32 + 1)? })
     }
 
     /// All that are remembered, oldest first.
@@ -38,6 +41,20 @@ impl GenerationNotes {
             .collect();
         all.sort_by_key(|(generation, _)| *generation);
         all
+    }
+
+    /// Remembers those that the agents of another layout have noted there, so that what they left in
+    /// their ring can be read, and no number means two sets of rules. They are noted the same way as
+    /// long as records have the same version (`RECORD_VERSION`).
+    pub fn keep_those_of(&mut self, maps: &Path) {
+        let Some(map) = agent_map::existing(&maps.join(NAME)) else { return };
+        let others = Self { map };
+        let own: Vec<u32> = self.all().into_iter().map(|(generation, _)| generation).collect();
+        for (generation, ids) in others.all() {
+            if !own.contains(&generation) {
+                self.keep(generation, &ids);
+            }
+        }
     }
 
     /// Remembers a generation, before there are records of it.

@@ -12,9 +12,9 @@ use crate::{
     pin::PinDirectory,
 };
 
-const NAME: &str = "SESSION_NOTES";
-const KEY: usize = size_of::<NoteKey>();
-const NOTE: usize = size_of::<SessionNote>();
+pub(super) const NAME: &str = "SESSION_NOTES";
+pub(super) const KEY: usize = size_of::<NoteKey>();
+pub(super) const NOTE: usize = size_of::<SessionNote>();
 
 /// Which session: of one user and application there may be an open one, and others before it whose
 /// end is still to be told.

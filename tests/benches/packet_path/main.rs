@@ -24,6 +24,7 @@ use detector_user::{
         kernel::{Kernel, KernelLimits},
         ring,
         ring_buffer::RingRecord,
+        ring_chain::RingChain,
     },
 };
 use subject::{NEVER, Subject, compare, load, quiet, segments, spread};
@@ -131,7 +132,7 @@ fn wake_ups(matched: &[u8]) {
             KernelLimits { ring_bytes: 64 << 20, wake_holdoff_ns: Some(holdoff), ..quiet() };
         let mut kernel = kernel(1, limits);
         let empty = load(quiet()).ring;
-        let mut records = std::mem::replace(&mut kernel.ring, empty);
+        let mut records = RingChain::from(std::mem::replace(&mut kernel.ring, empty));
         let (stop, waited_on) = ring::stop_pair().expect("an eventfd");
         // Read until the process ends.
         std::mem::forget(stop);

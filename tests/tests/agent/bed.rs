@@ -24,7 +24,7 @@ use testbed::{
 };
 
 /// How long anything may take on a loaded machine; nothing waits this long when all is well.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// The receiver, the agent's `/metrics`: in the namespace nobody else listens.
 pub(crate) const SINK: &str = "127.0.0.1:8081";
 pub(crate) const ADMIN: &str = "127.0.0.1:9901";
@@ -229,6 +229,12 @@ pub(crate) fn metric(agent: &Agent<'_>, name: &str, labels: &[&str]) -> f64 {
         })
     });
     series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// Waits until the agent has read all that the kernel has recorded of the rule. Right after its start
+/// it knows of nothing that is on its way.
+pub(crate) fn all_read(agent: &Agent<'_>, rule: &str) {
+    eventually("the ring is read", || status(agent)["ledger"][rule]["in_ring"] == 0);
 }
 
 /// Waits until the agent has found the rule's books to balance, and adds them up itself.

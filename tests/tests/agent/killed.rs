@@ -16,8 +16,8 @@ use testbed::{
 };
 
 use crate::bed::{
-    Bed, LIMIT, SINK, UE, UE6, balanced, config_with, eventually, metric, rule_text, rules_with,
-    status,
+    Bed, LIMIT, SINK, UE, UE6, all_read, balanced, config_with, eventually, metric, rule_text,
+    rules_with, status,
 };
 
 const KILLS: u64 = 6;
@@ -90,6 +90,7 @@ fn what_was_detected_is_delivered_though_the_agent_is_killed_at_any_moment() {
         let paths: BTreeSet<String> = receiver.recorded().iter().filter_map(path).collect();
         paths.len()
     };
+    all_read(&agent, "buy-click");
     eventually("all sessions have ended", || status(&agent)["sessions_open"] == 0);
     eventually("nothing is on its way", || metric(&agent, "detector_ledger_in_flight", &[]) == 0.0);
     let requests = receiver.recorded();

@@ -5,6 +5,7 @@ mod bed;
 mod capture;
 mod confined;
 mod delivery;
+mod faults;
 mod flood;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../common/frames.rs"]
@@ -14,6 +15,7 @@ mod pinned;
 mod pressure;
 mod read;
 mod reload;
+mod remembered;
 mod schedule;
 mod sessions;
 mod spool;

@@ -1,14 +1,17 @@
 //! What happens to packets while no agent lives, where pins are kept.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use aya::maps::{HashMap, MapData};
 use nix::sys::signal::Signal;
 use testbed::{agent::binary, bpffs::BpfFs, need_root};
 
 use crate::bed::{
-    Bed, LIMIT, SINK, UE, UE6, config_with, eventually, ids, metric, rule_count, rule_text,
-    rules_with, settled, status,
+    Bed, LIMIT, SINK, UE, UE6, balanced, config_with, eventually, ids, metric, rule_count,
+    rule_text, rules_with, settled, status,
 };
 
 const BUY_RULE: &str = "match: {http: {method: POST, path: /api/buttons/buy}}";
@@ -162,8 +165,8 @@ fn detach_waits_for_the_agent_s_end_and_then_leaves_nothing() {
 
     let (code, said) = detach(&bed, &pins);
     assert_eq!(code, Some(0), "{said}");
-    // The kernel's, and five that only agents use.
-    let tables = detector_user::source::kernel::PINNED_MAPS.len() + 5;
+    // The kernel's, and eleven that only agents use.
+    let tables = detector_user::source::kernel::PINNED_MAPS.len() + 11;
     let removed = format!("2 attachments and {tables} tables removed");
     assert!(said.contains(&removed), "{said}");
     assert!(!pins.exists());
@@ -173,39 +176,143 @@ fn detach_waits_for_the_agent_s_end_and_then_leaves_nothing() {
     assert_eq!((code, said.trim_end().ends_with("detector")), (Some(0), true), "{said}");
 }
 
+/// Layouts that are pinned there.
+fn layouts(pins: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(pins).expect("pins").flatten().map(|entry| entry.path());
+    entries.filter(|path| path.to_string_lossy().contains("/layout-")).collect()
+}
+
 #[test]
-fn tables_of_another_layout_are_replaced_and_never_read() {
+fn with_a_ring_of_another_size_the_old_one_is_read_to_its_end_and_sessions_go_on() {
     need_root!();
     let bpffs = BpfFs::mount().expect("bpffs");
     let pins = bpffs.path("detector");
     let bed = pinned(&pins, "");
     let receiver = bed.receiver();
     let mut agent = bed.start();
+    let mut user = bed.user(UE);
+    user.post("/api/buttons/buy", "{}").expect("answer");
+    settled(&agent, "delivered", 2);
+    let before = program(&bed).expect("attached");
+    for ring in ["64Ki", "128Ki"] {
+        agent.signal(Signal::SIGKILL).expect("signal");
+        agent.wait(LIMIT).expect("killed");
+        for _ in 0..3 {
+            user.post("/api/buttons/buy", "{}").expect("answer");
+        }
+        write_config(&bed, &pins, &format!("limits: {{ringBytes: {ring}}}"));
+        agent = bed.start();
+        user.post("/api/buttons/buy", "{}").expect("answer");
+    }
+    assert_ne!(program(&bed).expect("attached"), before);
+    eventually("all presses", || distinct(&receiver.recorded()) == 1 + 9);
+    drop(user);
+    eventually("and the session's end", || distinct(&receiver.recorded()) == 1 + 9 + 1);
+    let requests = receiver.recorded();
+    let left = requests.iter().find(|it| it.header("ce-rule") == "left").expect("it ended");
+    assert_eq!(left.json()["session"]["detections"], 9, "one session: {}", left.json());
+    assert!(requests.iter().all(|it| it.header("ce-sessionid") == left.header("ce-sessionid")));
+    assert_eq!(rule_count(&agent, "buy-click", "matched"), 9, "counts go on too");
+    assert_eq!(metric(&agent, "detector_stale_records_total", &[]), 0.0);
+    ["buy-click", "came", "left"].iter().for_each(|rule| balanced(&agent, rule));
+    eventually("the old layouts are gone", || layouts(&pins).len() == 1);
+}
+
+#[test]
+fn with_tables_of_another_size_sessions_and_windows_go_on() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let pins = bpffs.path("detector");
+    let bed = pinned(&pins, "");
+    let rule = format!("{BUY_RULE}\n  every: 1h");
+    bed.write("rules.yaml", &rules_with(&rule, "{idle: 60s, linger: 60s}"));
+    let receiver = bed.receiver();
+    let mut agent = bed.start();
+    bed.buy(UE);
+    settled(&agent, "delivered", 1);
+    agent.signal(Signal::SIGKILL).expect("signal");
+    agent.wait(LIMIT).expect("killed");
+    write_config(&bed, &pins, "limits: {sessions: 1000, flows: 2000}");
+    let agent = bed.start();
+    bed.buy(UE);
+    bed.buy(UE6);
+    receiver.wait_for(2, LIMIT).expect("of the other user");
+    assert_eq!(rule_count(&agent, "buy-click", "suppressed"), 1, "its window is open");
+    eventually("of both users", || status(&agent)["sessions_open"] == 2);
+    assert_eq!(distinct(&receiver.recorded()), 2);
+    balanced(&agent, "buy-click");
+}
+
+/// An update whose tables are of another source: only the ring's records say what they are.
+#[test]
+fn of_another_source_s_layout_the_ring_is_read_and_nothing_else() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let pins = bpffs.path("detector");
+    let bed = pinned(&pins, "");
+    let receiver = bed.receiver();
+    let mut agent = bed.start();
+    let mut user = bed.user(UE);
+    user.post("/api/buttons/buy", "{}").expect("answer");
+    settled(&agent, "delivered", 2);
     agent.signal(Signal::SIGKILL).expect("signal");
     agent.wait(LIMIT).expect("killed");
     let before = program(&bed).expect("attached");
-    bed.buy(UE);
+    for _ in 0..3 {
+        user.post("/api/buttons/buy", "{}").expect("answer");
+    }
+    let [own] = layouts(&pins).try_into().expect("one layout");
+    std::fs::rename(&own, pins.join("layout-0123456789abcdef-65536-65536-4194304"))
+        .expect("renamed");
     // And one that no version of Detector ever wrote.
-    let foreign = pins.join("layout-0123456789abcdef-1-1-1");
+    let foreign = pins.join("layout-fedcba9876543210-1-1-1");
     std::fs::create_dir(&foreign).expect("directory");
     let map: HashMap<MapData, u32, u32> = HashMap::create(1, 0).expect("a map");
     map.pin(foreign.join("EVENTS")).expect("pinned");
 
-    write_config(&bed, &pins, "limits: {ringBytes: 64Ki}");
     let agent = bed.start();
     agent
-        .wait_for_line(LIMIT, |line| line.contains("records that no agent had read are lost"))
+        .wait_for_line(LIMIT, |line| line.contains("records that are left there are read before"))
         .expect("said");
     assert_ne!(program(&bed).expect("attached"), before);
-    assert!(!foreign.exists());
-    let layouts = std::fs::read_dir(&pins).expect("pins").flatten();
-    let layouts = layouts.filter(|it| it.file_name().to_string_lossy().starts_with("layout-"));
-    assert_eq!(layouts.count(), 1);
+    eventually("only the new layout is left", || layouts(&pins) == [own.clone()]);
+    bed.buy(UE6);
+    let of_rule = |requests: &[testbed::receiver::Recorded], ue: &str| {
+        let of = |it: &&testbed::receiver::Recorded| {
+            it.header("ce-rule") == "buy-click" && it.header("ce-ueip") == ue
+        };
+        distinct(&requests.iter().filter(of).cloned().collect::<Vec<_>>())
+    };
+    eventually("each press", || {
+        let requests = receiver.recorded();
+        of_rule(&requests, UE) == 4 && of_rule(&requests, UE6) == 1
+    });
+    assert_eq!(rule_count(&agent, "buy-click", "matched"), 1, "the new tables begin at zero");
+    assert_eq!(metric(&agent, "detector_stale_records_total", &[]), 0.0);
+    balanced(&agent, "buy-click");
+}
+
+#[test]
+fn an_event_names_the_device_as_it_was_called_when_the_packet_passed() {
+    need_root!();
+    let bpffs = BpfFs::mount().expect("bpffs");
+    let pins = bpffs.path("detector");
+    let bed = pinned(&pins, "");
+    bed.write("rules.yaml", &rules_with(BUY_RULE, "{}"));
+    let receiver = bed.receiver();
+    let mut agent = bed.start();
     bed.buy(UE);
-    settled(&agent, "delivered", 2);
-    // The lost one was of the old ring; the new session's start and the new press are there.
-    assert_eq!(rule_count(&agent, "buy-click", "matched"), 1);
-    assert!(receiver.recorded().len() >= 2);
+    settled(&agent, "delivered", 1);
+    agent.signal(Signal::SIGKILL).expect("signal");
+    agent.wait(LIMIT).expect("killed");
+    bed.buy(UE);
+    bed.dn.ip("link set n6 down").expect("down");
+    bed.dn.ip("link set n6 name uplink").expect("renamed");
+    let pin = format!("sink: {{url: 'http://{SINK}/'}}\n  pin: {{path: {}}}", pins.display());
+    bed.write("config.yaml", &config_with("{name: uplink}", &pin));
+    let _agent = bed.start();
+    let requests = receiver.wait_for(2, LIMIT).expect("the second press");
+    assert!(requests.iter().all(|it| it.header("ce-source") == "/mec/site-7/mec-1/n6"));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use testbed::{
 };
 
 use crate::{
-    bed::{Bed, LIMIT, UE, UE6, balanced, eventually, metric, status},
+    bed::{Bed, LIMIT, UE, UE6, all_read, balanced, eventually, metric, status},
     killed::{bed, in_order, path, press, seed, sessions_begin_and_end, twice_is_the_same},
 };
 
@@ -104,6 +104,7 @@ fn run(bed: &Bed, mut random: fastrand::Rng) {
         users.map(|user| user.join().expect("pressed"))
     });
     receiver.answer(Reply::status(202));
+    all_read(&agent, "buy-click");
     eventually("all sessions have ended", || status(&agent)["sessions_open"] == 0);
     wait::until("nothing is on its way", RECOVERY, || {
         Ok((metric(&agent, "detector_ledger_in_flight", &[]) == 0.0).then_some(()))

@@ -14,6 +14,8 @@ pub(crate) fn run(env: &Env) -> Result<()> {
     apt::need(&[
         // Namespaces, veth pairs, routes: tests and demo.
         apt::Need { program: "ip", package: "iproute2" },
+        // A test sets its agent's clock back.
+        apt::Need { program: "faketime", package: "faketime" },
         // bpf-linker links the C++ standard library.
         apt::Need { program: "c++", package: "g++" },
     ])?;

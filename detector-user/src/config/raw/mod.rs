@@ -16,7 +16,7 @@ use crate::{
 pub(super) use delivery::{DeadLettersSpec, DeliverySpec, SpoolSpec};
 pub use sink::ContentMode;
 pub(super) use sink::{BatchSpec, FileSpec, OidcSpec, SinkSpec, TlsSpec};
-pub(super) use word::{FsyncSpec, Listen, NodeName, Ratio, RulePattern, SinkUrl};
+pub(super) use word::{Cores, FsyncSpec, Listen, NodeName, Ratio, RulePattern, SinkUrl};
 
 /// The agent's configuration.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -145,10 +145,13 @@ pub struct PinSpec {
     pub path: Option<Field<String>>,
 }
 
-/// Sizes of kernel tables.
+/// Sizes of kernel tables, and what the agent may use of the machine.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LimitsSpec {
+    /// Processor time in cores, e.g. 0.5 or 500m; as much as it needs if left out.
+    #[serde(default)]
+    pub cpu: Option<Field<Cores>>,
     /// Sessions tracked at once; 65536 if left out.
     #[serde(default)]
     pub sessions: Option<Field<u64>>,

@@ -120,6 +120,30 @@ impl Scalar for Listen {
     }
 }
 
+/// Processor time, as Kubernetes writes it: in cores, or thousandths of one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cores(pub f64);
+scalar!(Cores);
+
+impl Scalar for Cores {
+    const EXPECTED: &'static str = "cores from 0.05 to 1024, e.g. 0.5 or 500m";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let number: Option<f64> = match text.strip_suffix('m') {
+            Some(thousandths) => thousandths.parse().ok().map(|number: f64| number / 1_000.0),
+            None => text.parse().ok(),
+        };
+        match number {
+            Some(cores) if (0.05..=1_024.0).contains(&cores) => Ok(Self(cores)),
+            Some(_) | None => Err(format!("cannot be \"{text}\"; expected {}", Self::EXPECTED)),
+        }
+    }
+
+    fn schema() -> Schema {
+        schemars::json_schema!({"type": ["number", "string"], "examples": [0.5, "500m"]})
+    }
+}
+
 /// A part of all.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio(pub f64);

@@ -4,6 +4,7 @@
 mod batch;
 mod faults;
 mod http;
+mod outage;
 mod queue;
 mod receiver;
 mod spool;

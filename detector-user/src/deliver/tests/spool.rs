@@ -34,7 +34,7 @@ impl Switch {
     }
 }
 
-fn lane(sink: Arc<dyn Sink>, directory: &Path, limits: Limits) -> Lane {
+pub(super) fn lane(sink: Arc<dyn Sink>, directory: &Path, limits: Limits) -> Lane {
     let spool = Some(Kept::open(&directory.join("spool"), limits).unwrap());
     let dead_letters = Some(DeadLetters::new(directory.join("dead.jsonl"), 1 << 20));
     Lane { spool, dead_letters, ..Lane::from(sink) }

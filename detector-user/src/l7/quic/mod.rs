@@ -132,6 +132,11 @@ impl Initials {
         connections.sum::<usize>() + self.retries.iter().map(Vec::len).sum::<usize>()
     }
 
+    /// Bytes of messages that are cut over packets.
+    pub(crate) fn waiting(&self) -> usize {
+        self.connections.iter().map(|it| it.stream.waiting()).sum()
+    }
+
     /// What was not read since the last call.
     pub fn take_unread(&mut self) -> Unread {
         std::mem::take(&mut self.unread)

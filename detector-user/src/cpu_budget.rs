@@ -1,0 +1,181 @@
+//! A share of processor time that the agent keeps to, if it is told to.
+//!
+//! Who works (the reader, and the delivery) asks after each piece of work how long to rest. Records
+//! then wait in the ring buffer and events in the spool; what no longer fits there is counted where
+//! it always is. Each of the two has half of the budget for sure, and may use what the other leaves:
+//! so neither a flood nor a long spool keeps the other from its work. A cgroup's `cpu.max` would
+//! stop all threads in the middle of what they do, and the probes of whoever watches the agent too.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// What was not used in quiet times may be used at once, up to what is due in this time.
+const SAVED: Duration = Duration::from_secs(1);
+
+/// Processor time that may be used, and what was. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct CpuBudget(Option<Arc<Mutex<Accounts>>>);
+
+impl CpuBudget {
+    /// So many cores' time; 0.5 is half a second in each second.
+    pub fn cores(cores: f64) -> Self {
+        Self(Some(Arc::new(Mutex::new(Accounts::new(cores, Instant::now(), process())))))
+    }
+
+    /// How long the calling thread, which reads records, is to leave them where they are.
+    pub fn reader_rest(&self) -> Duration {
+        self.rest(|accounts, now, process| accounts.reader(now, process, thread()))
+    }
+
+    /// How long no new attempt to deliver is to begin.
+    pub fn delivery_rest(&self) -> Duration {
+        self.rest(Accounts::delivery)
+    }
+
+    fn rest(&self, ask: impl Fn(&mut Accounts, Instant, Duration) -> Duration) -> Duration {
+        let Some(accounts) = &self.0 else { return Duration::ZERO };
+        let mut accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut accounts, Instant::now(), process())
+    }
+}
+
+/// Seconds that may still be used; below zero when too many were.
+#[derive(Debug)]
+struct Account {
+    cores: f64,
+    credit: f64,
+    at: Instant,
+    used: Duration,
+}
+
+impl Account {
+    fn new(cores: f64, now: Instant, used: Duration) -> Self {
+        Self { cores, credit: 0.0, at: now, used }
+    }
+
+    /// `used`: in all, since whenever.
+    fn settle(&mut self, now: Instant, used: Duration) {
+        let due = now.saturating_duration_since(self.at).as_secs_f64() * self.cores;
+        let spent = used.saturating_sub(self.used).as_secs_f64();
+        self.credit = (self.credit + due - spent).min(SAVED.as_secs_f64() * self.cores);
+        (self.at, self.used) = (now, used);
+    }
+
+    /// Until there is something to be used again.
+    fn rest(&self) -> Duration {
+        Duration::try_from_secs_f64(-self.credit / self.cores).unwrap_or_default()
+    }
+}
+
+#[derive(Debug)]
+struct Accounts {
+    all: Account,
+    reader: Account,
+    delivery: Account,
+    /// Of the reader's thread, when it last asked.
+    read: Duration,
+}
+
+impl Accounts {
+    fn new(cores: f64, now: Instant, used: Duration) -> Self {
+        Self {
+            all: Account::new(cores, now, used),
+            reader: Account::new(cores / 2.0, now, Duration::ZERO),
+            delivery: Account::new(cores / 2.0, now, used),
+            read: Duration::ZERO,
+        }
+    }
+
+    fn reader(&mut self, now: Instant, process: Duration, thread: Duration) -> Duration {
+        self.read = thread;
+        self.all.settle(now, process);
+        self.reader.settle(now, thread);
+        self.all.rest().min(self.reader.rest())
+    }
+
+    fn delivery(&mut self, now: Instant, process: Duration) -> Duration {
+        self.all.settle(now, process);
+        self.delivery.settle(now, process.saturating_sub(self.read));
+        self.all.rest().min(self.delivery.rest())
+    }
+}
+
+fn process() -> Duration {
+    used(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn thread() -> Duration {
+    used(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn used(clock: ClockId) -> Duration {
+    // The kernel has both clocks since 2.6.
+    clock_gettime(clock).map(Duration::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn work_and_rest_come_to_the_share() {
+        let begun = Instant::now();
+        let mut account = Account::new(0.25, begun, Duration::ZERO);
+        let (mut now, mut used) = (begun, Duration::ZERO);
+        for _ in 0..1_000 {
+            (now, used) = (now + 3 * MS, used + 3 * MS);
+            account.settle(now, used);
+            now += account.rest();
+            account.settle(now, used);
+        }
+        let share = used.as_secs_f64() / (now - begun).as_secs_f64();
+        assert!((0.249..=0.251).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_quiet_time_is_saved_up_and_no_more_than_a_second_of_it() {
+        let begun = Instant::now();
+        let mut account = Account::new(0.5, begun, Duration::ZERO);
+        let later = begun + Duration::from_secs(3_600);
+        account.settle(later, 500 * MS);
+        assert_eq!(account.rest(), Duration::ZERO);
+        account.settle(later, 1_100 * MS);
+        assert_eq!(account.rest().as_millis(), 200);
+    }
+
+    /// One works without end; the other must get half of the budget all the same.
+    #[test]
+    fn half_of_it_is_each_ones_own() {
+        let begun = Instant::now();
+        let mut accounts = Accounts::new(0.4, begun, Duration::ZERO);
+        let (mut reader_until, mut delivery_until) = (begun, begun);
+        let (mut reader, mut delivery) = (Duration::ZERO, Duration::ZERO);
+        for step in 1..=10_000 {
+            let now = begun + step * MS;
+            // The reader has little to do: a tenth of a core.
+            if now >= reader_until && step % 10 == 0 {
+                reader += MS;
+                reader_until = now + accounts.reader(now, reader + delivery, reader);
+            }
+            if now >= delivery_until {
+                delivery += MS;
+                delivery_until = now + accounts.delivery(now, reader + delivery);
+            }
+        }
+        let share = |used: Duration| used.as_secs_f64() / 10.0;
+        assert!(share(reader) > 0.095, "all that it wanted: {}", share(reader));
+        assert!((0.28..0.31).contains(&share(delivery)), "the rest: {}", share(delivery));
+    }
+
+    #[test]
+    fn without_a_budget_nobody_rests() {
+        let budget = CpuBudget::default();
+        assert_eq!(budget.reader_rest() + budget.delivery_rest(), Duration::ZERO);
+    }
+}
