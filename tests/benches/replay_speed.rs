@@ -1,16 +1,17 @@
 //! Packets/s of `detector replay --facts` beside tshark and ndpiReader, each over the same capture
 //! of a million mixed packets, in turn. It prints ratios; it never judges.
 //!
-//! All three run as whole processes on one core (`taskset`), so a ratio of times is one of
-//! packets/s per core.
+//! All three run as whole processes on one core (`taskset`), and what is compared is the time of that core
+//! that each took (getrusage(2), user and system): packets/s per core, whatever else the machine does.
 
 use std::{
     fs::File,
     io::{BufWriter, Write},
+    mem::MaybeUninit,
     net::IpAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -75,13 +76,28 @@ fn rate(time: Duration) -> f64 {
     PACKETS as f64 / time.as_secs_f64() / 1e6
 }
 
-/// How long the command takes, all of its output read by nobody.
+/// The core's time that the command takes, all of its output read by nobody.
 fn timed(command: &mut Command) -> Result<Duration> {
-    let begin = Instant::now();
+    let before = time_of_children()?;
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let status = status.with_context(|| format!("cannot start {:?}", command.get_program()))?;
     ensure!(status.success(), "{:?}: {status}", command.get_program());
-    Ok(begin.elapsed())
+    Ok(time_of_children()?.saturating_sub(before))
+}
+
+/// User and system time of every child that has ended.
+fn time_of_children() -> Result<Duration> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the kernel writes one `rusage` where the pointer says, which has room for it.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) };
+    ensure!(result == 0, "getrusage: {}", std::io::Error::last_os_error());
+    // SAFETY: it returned 0, so it was written.
+    let usage = unsafe { usage.assume_init() };
+    let of = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    Ok(of(usage.ru_utime) + of(usage.ru_stime))
 }
 
 fn on_one_core(program: impl AsRef<std::ffi::OsStr>) -> Command {

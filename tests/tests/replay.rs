@@ -172,6 +172,27 @@ fn a_sink_that_does_not_take_events_is_exit_code_3() {
 }
 
 #[test]
+fn rules_may_stand_before_the_files() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let capture = pcap::file(&presses([10, 60, 0, 2], &[&request]));
+    let behind = replay(directory.path(), &capture, &[]);
+    let mut command = agent::command(None).expect("`cargo xtask build`");
+    command.current_dir(&directory).args(["replay", "--rules", "rules.yaml", "capture.pcap"]);
+    let before = command.output().expect("detector");
+    assert!(before.status.success() && before.stdout == behind.stdout, "{before:?}");
+}
+
+#[test]
+fn what_only_events_have_is_refused_with_facts() {
+    for more in ["--format=table", "--sink=file:x", "--site=a", "--device=a", "--ue-pool=::/0"] {
+        let mut command = agent::command(None).expect("`cargo xtask build`");
+        let output = command.args(["replay", "x.pcap", "--facts", more]).output().expect("runs");
+        assert_eq!(output.status.code(), Some(2), "{more}: {output:?}");
+    }
+}
+
+#[test]
 fn what_to_do_with_the_packets_must_be_said_once() {
     for what in [&[][..], &["--facts", "--rules", "rules.yaml"]] {
         let mut command = agent::command(None).expect("`cargo xtask build`");

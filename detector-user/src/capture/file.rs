@@ -2,10 +2,10 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, ErrorKind, Read},
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,6 +24,7 @@ use super::{
 const BUFFER: usize = 256 << 10;
 /// No capture tool writes a larger block; a length beyond it is damage.
 const LARGEST_BLOCK: usize = 64 << 20;
+
 /// Why a capture file cannot be read, or not to its end.
 #[derive(Debug, Error)]
 pub enum CaptureError {
@@ -93,6 +94,7 @@ pub struct CaptureFile {
     frames: u64,
     section: Section,
     read: Arc<AtomicU64>,
+    failure: Failure,
 }
 
 impl CaptureFile {
@@ -124,13 +126,15 @@ impl CaptureFile {
         if start.len() < 24 {
             return Err(CaptureError::NoHeader);
         }
+        let failure = Failure::default();
         let source = io::Cursor::new(start).chain(source);
+        let source = Noting { inner: source, failure: failure.clone() };
         let reader = create_reader(BUFFER, source).map_err(|error| match error {
             PcapError::Eof | PcapError::Incomplete(_) => CaptureError::NoHeader,
             _ => CaptureError::UnknownFormat,
         })?;
         let section = Section::default();
-        Ok(Self { reader, last: 0, offset: 0, frames: 0, section, read })
+        Ok(Self { reader, last: 0, offset: 0, frames: 0, section, read, failure })
     }
 
     /// How many bytes of the file were read so far (compressed ones count as they are).
@@ -148,7 +152,7 @@ impl CaptureFile {
             self.reader.consume_noshift(std::mem::take(&mut self.last));
             let (length, found) = match self.next_block() {
                 Ok(block) => block,
-                Err(Halt::End) => return Ok(None),
+                Err(Halt::End | Halt::Short) => return self.end(),
                 Err(Halt::More) => {
                     self.refill()?;
                     continue;
@@ -156,10 +160,6 @@ impl CaptureFile {
                 Err(Halt::Large) => {
                     self.grow()?;
                     continue;
-                }
-                Err(Halt::Short) if self.reader.data().is_empty() => return Ok(None),
-                Err(Halt::Short) => {
-                    return Err(CaptureError::CutShort { frame: self.frames + 1 });
                 }
                 Err(Halt::Damage(what)) => return Err(self.damage(what)),
             };
@@ -187,11 +187,20 @@ impl CaptureFile {
         }
     }
 
-    fn refill(&mut self) -> Result<(), CaptureError> {
-        match self.reader.refill() {
-            Ok(()) => Ok(()),
-            Err(_) => Err(io::Error::other("the file ended with a read error").into()),
+    /// No block comes any more.
+    fn end(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
+        let cut = || CaptureError::CutShort { frame: self.frames + 1 };
+        match self.failure.take() {
+            // Compressed, and stopped the hard way.
+            Some(error) if error.kind() == ErrorKind::UnexpectedEof => Err(cut()),
+            Some(error) => Err(error.into()),
+            None if self.reader.data().is_empty() => Ok(None),
+            None => Err(cut()),
         }
+    }
+
+    fn refill(&mut self) -> Result<(), CaptureError> {
+        self.reader.refill().map_err(|_| io::Error::from(ErrorKind::Other).into())
     }
 
     fn grow(&mut self) -> Result<(), CaptureError> {
@@ -211,8 +220,42 @@ impl CaptureFile {
 fn beginning(source: &mut impl Read) -> io::Result<Vec<u8>> {
     const ENOUGH: u64 = 4096;
     let mut start = Vec::new();
-    source.by_ref().take(ENOUGH).read_to_end(&mut start)?;
-    Ok(start)
+    match source.by_ref().take(ENOUGH).read_to_end(&mut start) {
+        // Compressed, and cut short: what is there counts.
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof || start.is_empty() => Err(error),
+        Err(_) | Ok(_) => Ok(start),
+    }
+}
+
+/// Why reading failed: the parser of captures would say only that it did.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<io::Error>>>);
+
+impl Failure {
+    fn take(&self) -> Option<io::Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A source that ends where it fails, and notes why: the frames before it count.
+struct Noting<R> {
+    inner: R,
+    failure: Failure,
+}
+
+impl<R: Read> Read for Noting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.inner.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    *self.failure.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    return Ok(0);
+                }
+                Ok(count) => return Ok(count),
+            }
+        }
+    }
 }
 
 /// Counts what is read, for a progress bar.

@@ -100,6 +100,26 @@ fn gzipped_captures_are_read() {
 }
 
 #[test]
+fn what_was_read_before_a_gzipped_file_is_cut_short_counts() {
+    for (frames, cut) in [(2, 20), (2_000, 200)] {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::none());
+        packed.write_all(&section(&vec![&[7; 100][..]; frames])).unwrap();
+        let packed = packed.finish().unwrap();
+        let (read, error) = read(packed[..packed.len() - cut].to_vec());
+        assert!(
+            (frames - 2..frames).contains(&read.len()),
+            "{} of {frames}: {error:?}",
+            read.len()
+        );
+        let next = read.len() as u64 + 1;
+        assert!(
+            matches!(error, Some(CaptureError::CutShort { frame }) if frame == next),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
 fn what_was_read_before_the_file_is_cut_short_counts() {
     let whole = classic(0xa1b2_c3d4, little, 0, &[b"one", b"three"]);
     let (frames, error) = read(whole[..whole.len() - 1].to_vec());

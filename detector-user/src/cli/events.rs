@@ -35,24 +35,30 @@ const BUDGET: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "With rules")]
 pub(super) struct EventArgs {
-    /// Rules files or directories to try on the packets
-    #[arg(long, value_name = "PATH", num_args = 1..)]
+    /// A rules file or directory to try on the packets; may be given several times
+    #[arg(long, value_name = "PATH")]
     pub(super) rules: Vec<PathBuf>,
     /// Users' addresses, as `uePools` in the config; without, every peer of an application is a user
-    #[arg(long, value_name = "CIDR", requires = "rules")]
+    #[arg(long, value_name = "CIDR", requires = "rules", conflicts_with = "facts")]
     pub(super) ue_pool: Vec<IpNet>,
     /// Where events go: stdout, an http:// or https:// URL (one POST each, in binary mode, tried
     /// again as the agent does), or file:PATH
-    #[arg(long, default_value = "stdout", value_name = "SINK", requires = "rules")]
+    #[arg(
+        long,
+        default_value = "stdout",
+        value_name = "SINK",
+        requires = "rules",
+        conflicts_with = "facts"
+    )]
     sink: Target,
     /// How events are written to stdout
-    #[arg(long, value_enum, default_value_t, requires = "rules")]
+    #[arg(long, value_enum, default_value_t, requires = "rules", conflicts_with = "facts")]
     format: Format,
     /// The site in the events' `source`
-    #[arg(long, default_value = "edge", requires = "rules")]
+    #[arg(long, default_value = "edge", requires = "rules", conflicts_with = "facts")]
     site: String,
     /// The node in the events' `source`; without, the host's name for `capture`, "replay" for `replay`
-    #[arg(long, requires = "rules")]
+    #[arg(long, requires = "rules", conflicts_with = "facts")]
     node: Option<String>,
 }
 

@@ -54,7 +54,8 @@ pub struct ReplayArgs {
     #[command(flatten)]
     events: EventArgs,
     /// The device in the events' `source`
-    #[arg(long, default_value = "capture", requires = "rules", help_heading = "With rules")]
+    #[arg(long, default_value = "capture", requires = "rules", conflicts_with = "facts")]
+    #[arg(help_heading = "With rules")]
     device: String,
 }
 
