@@ -1,12 +1,13 @@
 //! The tables against a naive reading of the same rules, one after the other.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, net::IpAddr, time::Duration};
 
 use detector_common::{
     counter::Counter,
     event::{MAX_MATCHES, PayloadKind},
+    http::HttpMethod,
     lookup,
-    packet::Layer,
+    packet::{Direction, Layer, Protocol},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -15,7 +16,7 @@ use crate::{
     confirm::confirm,
     decode::Record,
     rules::{
-        model::{Emit, HttpRequestMatch, SessionPolicy},
+        model::{Application, Emit, Endpoint, HttpRequestMatch, PathMatch, SessionPolicy},
         template::{DataTemplate, Template},
     },
     source::software::SoftwareClassifier,
