@@ -7,7 +7,7 @@ use std::{
     io,
     os::unix::{
         fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
-        net::UnixListener,
+        net::{SocketAddr as SocketPath, UnixListener},
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -73,15 +73,13 @@ impl ControlSocket {
     /// # Errors
     /// Another agent uses it, or the file system refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        let lock = lock(path)?;
         let refuse = |source| SocketError::Io { path: path.to_owned(), source };
-        match fs::symlink_metadata(path) {
-            Ok(there) if !there.file_type().is_socket() => {
-                return Err(SocketError::NoSocket(path.to_owned()));
-            }
-            Ok(_) => fs::remove_file(path).map_err(refuse)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(refuse(error)),
+        // What cannot be is refused before there is a lock's file beside it.
+        SocketPath::from_pathname(path).map_err(refuse)?;
+        is_left(path)?;
+        let lock = lock(path)?;
+        if is_left(path)? {
+            fs::remove_file(path).map_err(refuse)?;
         }
         // So that there is no moment in which others could connect.
         let before = umask(Mode::from_bits_truncate(0o177));
@@ -100,6 +98,16 @@ impl ControlSocket {
         let Self { listener, file } = self;
         let listener = net::UnixListener::from_std(listener)?;
         Ok(OwnersOnly { listener, own: geteuid().as_raw(), _file: file })
+    }
+}
+
+/// Whether there is a socket's file, if nothing else is there.
+fn is_left(path: &Path) -> Result<bool, SocketError> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(SocketError::NoSocket(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(SocketError::Io { path: path.to_owned(), source }),
     }
 }
 
@@ -212,5 +220,18 @@ mod tests {
         let refused = ControlSocket::bind(&path).unwrap_err().to_string();
         assert!(refused.contains("is there and no socket"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), b"mine");
+        assert_eq!(
+            fs::read_dir(directory.path()).unwrap().count(),
+            1,
+            "and nothing is left beside it"
+        );
+    }
+
+    #[test]
+    fn a_path_that_no_socket_can_have_is_refused_and_nothing_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s".repeat(108));
+        assert!(matches!(ControlSocket::bind(&path), Err(SocketError::Io { .. })));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -79,19 +79,20 @@ impl XdpSlotMode {
 pub enum ListError {
     /// No netlink socket.
     #[error("cannot open a netlink socket: {0}")]
-    Socket(#[from] io::Error),
+    Socket(io::Error),
     /// The dump failed.
     #[error("cannot list network devices: {0}")]
-    Dump(#[from] rtnetlink::Error),
+    Dump(rtnetlink::Error),
 }
 
 /// All devices of the calling thread's network namespace, by index.
 pub async fn list() -> Result<Vec<Device>, ListError> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(ListError::Socket)?;
     let connection = tokio::spawn(connection);
     let messages = handle.link().get().execute().try_collect::<Vec<_>>().await;
     connection.abort();
-    let mut devices: Vec<_> = messages?.iter().map(Device::from_message).collect();
+    let messages = messages.map_err(ListError::Dump)?;
+    let mut devices: Vec<_> = messages.iter().map(Device::from_message).collect();
     devices.sort_by_key(|device| device.index);
     Ok(devices)
 }

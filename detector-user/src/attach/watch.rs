@@ -71,7 +71,8 @@ impl Watcher {
     /// Subscribes. Changes from here on are told; list devices after, so that none is missed.
     pub async fn start() -> Result<Self, ListError> {
         let (connection, _, messages) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+                .map_err(ListError::Socket)?;
         let connection = tokio::spawn(connection);
         let devices = device::list().await?;
         let known = devices.into_iter().map(|device| (device.index, device.name)).collect();

@@ -59,12 +59,12 @@ impl fmt::Display for Place {
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// A file or directory could not be read.
-    #[error("cannot read {path}: {source}; expected a YAML file or a directory of them")]
+    #[error("cannot read {path}: {error}; expected a YAML file or a directory of them")]
     Read {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A directory without manifests.
     #[error("{0} holds no .yaml, .yml or .json file")]
@@ -117,7 +117,7 @@ impl Manifests {
         for path in paths {
             for file in files(path.as_ref())? {
                 let text = std::fs::read_to_string(&file)
-                    .map_err(|source| ManifestError::Read { path: file.clone(), source })?;
+                    .map_err(|error| ManifestError::Read { path: file.clone(), error })?;
                 manifests.add(&file, &text)?;
             }
         }
@@ -219,7 +219,7 @@ fn split_documents(text: &str) -> Vec<(usize, String)> {
 
 /// The files a path stands for. A kustomization is not a manifest and is passed over.
 fn files(path: &Path) -> Result<Vec<PathBuf>, ManifestError> {
-    let read = |source| ManifestError::Read { path: path.to_owned(), source };
+    let read = |error| ManifestError::Read { path: path.to_owned(), error };
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

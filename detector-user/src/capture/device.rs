@@ -51,12 +51,12 @@ pub enum DeviceError {
         arphrd: u16,
     },
     /// Anything else that the kernel says.
-    #[error("{device}: {source}")]
+    #[error("{device}: {error}")]
     Io {
         /// The device.
         device: String,
         /// The kernel's words.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -98,11 +98,11 @@ impl DeviceCapture {
                 return Err(DeviceError::UnknownLayer { device: name.to_owned(), arphrd });
             }
         };
-        let refused = |source: io::Error| match source.raw_os_error() {
+        let refused = |error: io::Error| match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
                 DeviceError::NotPermitted { device: name.to_owned() }
             }
-            _ => DeviceError::Io { device: name.to_owned(), source },
+            _ => DeviceError::Io { device: name.to_owned(), error },
         };
         let (socket, counters) = packet_socket(&interface).map_err(refused)?;
         let config = datalink::Config {
@@ -146,11 +146,11 @@ impl DeviceCapture {
                 ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(None),
                 // What the socket says is better than pnet's "unexpected poll event".
                 _ => {
-                    let source = match getsockopt(&self.socket, sockopt::SocketError) {
+                    let error = match getsockopt(&self.socket, sockopt::SocketError) {
                         Ok(code) if code != 0 => io::Error::from_raw_os_error(code),
                         _ => error,
                     };
-                    Err(DeviceError::Io { device: self.device.clone(), source })
+                    Err(DeviceError::Io { device: self.device.clone(), error })
                 }
             },
         }
@@ -174,7 +174,8 @@ fn find<'d>(
     let device = devices.iter().find(|device| device.name == name);
     let interface = datalink::interfaces().into_iter().find(|interface| interface.name == name);
     device.zip(interface).ok_or_else(|| DeviceError::NoSuchDevice {
-        name: name.to_owned(),
+        // As it was given: it may hold anything.
+        name: name.escape_debug().to_string(),
         there: devices.iter().map(|device| &*device.name).collect::<Vec<_>>().join(", "),
     })
 }

@@ -30,7 +30,7 @@ const LARGEST_BLOCK: usize = 64 << 20;
 pub enum CaptureError {
     /// It cannot be opened or read.
     #[error("cannot read: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// Neither pcap nor pcapng.
     #[error(
         "not a capture file: expected pcap or pcapng, perhaps gzipped; convert other formats with \
@@ -56,6 +56,12 @@ pub enum CaptureError {
         /// What is wrong there.
         what: String,
     },
+}
+
+impl From<io::Error> for CaptureError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// One captured frame.

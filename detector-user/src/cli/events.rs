@@ -65,8 +65,8 @@ pub(super) struct EventArgs {
 impl EventArgs {
     /// The rules; `None` if they were refused, which has been said.
     pub(super) fn load(&self) -> io::Result<Option<RuleSet>> {
-        match rules::file::load_untrusted(&self.rules) {
-            Ok(set) => Ok(Some(set)),
+        match rules::file::load_untrusted(&self.rules, &[]) {
+            Ok(checked) => Ok(Some(checked.set)),
             Err(problems) => {
                 writeln!(stderr(), "{problems}")?;
                 Ok(None)
@@ -80,10 +80,16 @@ impl EventArgs {
 pub(super) enum EventError {
     /// Standard output was closed or cannot be written.
     #[error("standard output: {0}")]
-    Output(#[from] io::Error),
+    Output(io::Error),
     /// No room in the queue for as long as can be waited.
     #[error("the sink takes no events: gave up")]
     Stuck,
+}
+
+impl From<io::Error> for EventError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
 }
 
 impl EventError {

@@ -116,20 +116,20 @@ pub enum TargetError {
         why: String,
     },
     /// The file cannot be appended to.
-    #[error("sink file {path}: cannot open for appending: {source}", path = path.display())]
+    #[error("sink file {path}: cannot open for appending: {error}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A file that the sink needs cannot be read.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {error}", path = path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        error: std::io::Error,
     },
     /// A file is not what it should be. What it holds is not said: it may be a key.
     #[error("{what}: expected {expected}")]
@@ -141,7 +141,13 @@ pub enum TargetError {
     },
     /// The HTTP client cannot be made.
     #[error("HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
+    Client(reqwest::Error),
+}
+
+impl From<reqwest::Error> for TargetError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Client(error)
+    }
 }
 
 impl Target {
@@ -155,7 +161,7 @@ impl Target {
             Self::Stdout => Arc::new(LineSink::stdout(name)),
             Self::File { path, max_bytes, keep } => Arc::new(
                 LineSink::append(name, path, *max_bytes, *keep)
-                    .map_err(|source| TargetError::File { path: path.clone(), source })?,
+                    .map_err(|error| TargetError::File { path: path.clone(), error })?,
             ),
         })
     }

@@ -122,5 +122,5 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<Certificate>, TargetError>
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TargetError> {
-    fs::read(path).map_err(|source| TargetError::Read { path: path.to_owned(), source })
+    fs::read(path).map_err(|error| TargetError::Read { path: path.to_owned(), error })
 }

@@ -44,12 +44,12 @@ pub enum PinError {
         path: PathBuf,
     },
     /// Something else.
-    #[error("pins: {}: {source}", path.display())]
+    #[error("pins: {}: {error}", path.display())]
     Io {
         /// Where.
         path: PathBuf,
         /// What was said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -235,7 +235,7 @@ fn lock(path: &Path) -> Result<Flock<File>, PinError> {
 
 pub(super) fn at(path: &Path) -> impl Fn(io::Error) -> PinError + use<> {
     let path = path.to_owned();
-    move |source| PinError::Io { path: path.clone(), source }
+    move |error| PinError::Io { path: path.clone(), error }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl Directory {
     /// # Errors
     /// It cannot be written, or another process has it.
     pub fn open(path: &Path) -> Result<Self, SpoolError> {
-        let refuse = |source| SpoolError::Directory { path: path.to_owned(), source };
+        let refuse = |error| SpoolError::Directory { path: path.to_owned(), error };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(refuse)?;
         let handle = File::open(path).map_err(refuse)?;
         let lock = private().append(true).open(path.join(LOCK)).map_err(refuse)?;

@@ -178,12 +178,12 @@ impl Default for Limits {
 #[derive(Debug, Error)]
 pub enum SpoolError {
     /// The directory cannot be made, listed or written.
-    #[error("spool {path}: {source}; the agent must be able to write there", path = path.display())]
+    #[error("spool {path}: {error}; the agent must be able to write there", path = path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// Another process has it.
     #[error(
@@ -195,24 +195,24 @@ pub enum SpoolError {
         path: PathBuf,
     },
     /// A call failed.
-    #[error("spool: cannot {doing}: {source}")]
+    #[error("spool: cannot {doing}: {error}")]
     Io {
         /// What was tried.
         doing: &'static str,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 impl SpoolError {
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { doing, source }
+        move |error| Self::Io { doing, error }
     }
 
     /// The value of the label `reason`.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Directory { source, .. } | Self::Io { source, .. } => match source.kind() {
+            Self::Directory { error, .. } | Self::Io { error, .. } => match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk_full",
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "read_only",
                 _ => "io",

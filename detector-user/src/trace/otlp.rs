@@ -42,10 +42,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub enum OtlpError {
     /// The HTTP client.
     #[error("OTLP: HTTP client: {0}")]
-    Client(#[from] reqwest::Error),
+    Client(reqwest::Error),
     /// The exporter on top of it.
     #[error("OTLP: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(opentelemetry_otlp::ExporterBuildError),
 }
 
 enum Message {
@@ -84,9 +84,14 @@ impl Otlp {
         identity: &Identity,
         metrics: &Metrics,
     ) -> Result<Self, OtlpError> {
-        let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(OtlpError::Client)?;
         let builder = SpanExporter::builder().with_http().with_http_client(client);
-        let mut exporter = builder.with_endpoint(endpoint.as_str()).build()?;
+        let mut exporter =
+            builder.with_endpoint(endpoint.as_str()).build().map_err(OtlpError::Exporter)?;
         let resource = Resource::builder_empty().with_service_name("detector").with_attributes([
             KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
             KeyValue::new("host.name", identity.node.clone()),
