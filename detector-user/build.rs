@@ -11,8 +11,9 @@ use std::{
 const OBJECT: &str = "bpf/detector.bpf.o";
 
 /// The files that say what lies in the kernel's maps: see `pin::layout`.
-const LAYOUT: [&str; 17] = [
+const LAYOUT: [&str; 18] = [
     "../detector-common/src/counter.rs",
+    "../detector-common/src/dns_name.rs",
     "../detector-common/src/event.rs",
     "../detector-common/src/http.rs",
     "../detector-common/src/lookup.rs",

@@ -7,11 +7,12 @@
 //! like the protocol.
 
 use crate::{
+    dns_name,
     event::MAX_SEGMENT,
     http,
     packet::{Direction, PacketBytes, Protocol},
     parse::{Facts, USER_PACKET},
-    rule::{ApplicationEntry, MAX_PATTERNS, Pattern},
+    rule::{ApplicationEntry, MAX_PATTERNS, Pattern, Tables},
     state::{SessionState, State},
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
@@ -57,6 +58,8 @@ pub mod want {
     pub const UDP_FIRST: u32 = 1 << 13;
     /// GTP-U messages that carry no user's packet.
     pub const GTPU_CONTROL: u32 = 1 << 14;
+    /// With [`DNS`]: only those whose question is for one of the application's names, over UDP.
+    pub const DNS_NAMES: u32 = 1 << 16;
     /// With any other: a rule that user space decides is important, see [`FLAG_IMPORTANT`].
     ///
     /// [`FLAG_IMPORTANT`]: crate::event::FLAG_IMPORTANT
@@ -70,12 +73,12 @@ pub mod want {
 
 /// Whether user space is to read this packet.
 #[inline(always)]
-pub(crate) fn wanted<P: PacketBytes + ?Sized, S: State>(
+pub(crate) fn wanted<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
     facts: &Facts,
-    direction: Direction,
-    application: &ApplicationEntry,
+    (direction, application): (Direction, &ApplicationEntry),
     now: u64,
+    tables: &T,
     state: &mut S,
 ) -> bool {
     let inspect = application.inspect;
@@ -88,7 +91,7 @@ pub(crate) fn wanted<P: PacketBytes + ?Sized, S: State>(
                 || (inspect & want::OF_UDP != 0
                     && inspect & way(direction) != 0
                     && facts.payload_length != 0
-                    && datagram(packet, facts, application))
+                    && datagram(packet, facts, application, tables, state))
         }
         Protocol::Tcp => {
             begins
@@ -148,15 +151,28 @@ fn start<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> Option<[u8; 8]> 
 }
 
 #[inline(always)]
-fn datagram<P: PacketBytes + ?Sized>(
+fn datagram<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
     facts: &Facts,
     application: &ApplicationEntry,
+    tables: &T,
+    state: &mut S,
 ) -> bool {
     let inspect = application.inspect;
     // CoAP's shortest messages have four bytes; user space reads what is too short to tell.
     let Some(start) = start(packet, facts) else { return inspect & want::COAP != 0 };
-    (inspect & want::DNS != 0 && facts.payload_length >= 12 && is_dns(start))
+    (inspect & want::DNS != 0
+        && facts.payload_length >= 12
+        && is_dns(start)
+        && (inspect & want::DNS_NAMES == 0
+            || dns_name::may_match(
+                packet,
+                (facts.payload_offset as usize, facts.payload_length),
+                start[5],
+                application.id,
+                tables,
+                state,
+            )))
         || (inspect & want::QUIC != 0 && start[0] & 0xc0 == 0xc0)
         || (inspect & want::COAP != 0 && is_coap(start))
         || (inspect & want::PAYLOAD != 0 && fits_pattern(packet, facts, application))

@@ -3,14 +3,15 @@
 //!
 //! Read in this order: [`packet`] (where bytes come from), [`wire`] and [`parse`], [`rule`] (the
 //! tables) and [`lookup`], [`state`] and
-//! [`burst`] (what is remembered), [`classify`], [`inspect`] (what user space
-//! must read itself), [`event`] (the record that crosses to user space), [`counter`].
+//! [`burst`] (what is remembered), [`classify`], [`inspect`] and [`dns_name`] (what user
+//! space must read itself), [`event`] (the record that crosses to user space), [`counter`].
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod burst;
 pub mod classify;
 pub mod counter;
+pub mod dns_name;
 pub mod event;
 pub mod http;
 pub mod inspect;

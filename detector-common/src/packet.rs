@@ -14,6 +14,9 @@ pub trait PacketBytes {
         self.load(offset)
     }
 
+    /// Copies `length` bytes of the payload (1 to `N`) from `offset`; whether they were there.
+    fn load_into<const N: usize>(&self, offset: usize, length: usize, to: &mut [u8; N]) -> bool;
+
     /// Bytes of the packet as the hook sees it; a super-packet (GSO) counts whole.
     fn size(&self) -> usize;
 
@@ -33,6 +36,17 @@ pub trait PacketBytes {
 impl PacketBytes for [u8] {
     fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
         T::read_from_prefix(self.get(offset..)?).ok().map(|(value, _rest)| value)
+    }
+
+    fn load_into<const N: usize>(&self, offset: usize, length: usize, to: &mut [u8; N]) -> bool {
+        let from = self.get(offset..).and_then(|bytes| bytes.get(..length));
+        match (from, to.get_mut(..length)) {
+            (Some(from @ [_, ..]), Some(to)) => {
+                to.copy_from_slice(from);
+                true
+            }
+            (Some([]) | None, _) | (_, None) => false,
+        }
     }
 
     fn size(&self) -> usize {

@@ -34,6 +34,8 @@ pub const MAX_BUCKETS: usize = 16384;
 pub const BUCKET_ENTRIES: usize = 4;
 /// Distinct prefix lengths per address family and table.
 pub const MAX_PREFIX_LENGTHS: usize = 8;
+/// Words of the filter of DNS names; a power of two.
+pub const NAME_WORDS: usize = 4096;
 /// Words of four port classes: TCP ports, then UDP ports.
 pub const PORT_WORDS: usize = 2 * 65536 / 4;
 /// Copies of each table: one is active, the other is filled by a reload.
@@ -264,6 +266,8 @@ pub trait Tables {
     fn bucket(&self, index: u32) -> Option<&Bucket>;
     /// Port classes `index * 4 .. index * 4 + 4`.
     fn ports(&self, index: u32) -> Option<&[u16; 4]>;
+    /// A word of the filter of DNS names, see [`crate::dns_name`].
+    fn names(&self, index: u32) -> Option<&u64>;
     /// A row.
     fn row(&self, index: u32) -> Option<&Row>;
     /// An application.

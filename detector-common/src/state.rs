@@ -8,6 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::{
     burst::Burst,
     counter::{Counter, RuleCounter},
+    dns_name::Name,
     event::RecordHeader,
     packet::Address,
     parse::Facts,
@@ -198,6 +199,8 @@ pub struct SuppressionKey {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Draft {
+    /// A name that is looked up.
+    pub name: Name,
     /// Numbers of the rows to AND.
     pub rows: [u32; 4],
     /// See [`crate::verifier::forget`].

@@ -33,6 +33,20 @@ pub(crate) trait HookPacket: PacketBytes {
     unsafe fn copy_in_place<const N: usize>(&self, offset: u32, destination: *mut u8) -> bool;
 }
 
+/// [`PacketBytes::load_into`] of both hooks.
+#[inline(always)]
+fn load_bounded<P: HookPacket, const N: usize>(
+    packet: &P,
+    offset: usize,
+    length: usize,
+    to: &mut [u8; N],
+) -> bool {
+    let Some(offset) = verifier::bounded_offset(offset) else { return false };
+    let Some(length) = verifier::bounded_length(length, N) else { return false };
+    // SAFETY: at most N bytes, as just checked.
+    unsafe { packet.copy(offset as u32, to.as_mut_ptr(), length as u32) }
+}
+
 /// The longest header, IPv6.
 const COPY: usize = 40;
 
@@ -118,6 +132,11 @@ impl PacketBytes for Xdp<'_> {
     }
 
     #[inline(always)]
+    fn load_into<const N: usize>(&self, offset: usize, length: usize, to: &mut [u8; N]) -> bool {
+        load_bounded(self, offset, length, to)
+    }
+
+    #[inline(always)]
     fn size(&self) -> usize {
         self.size
     }
@@ -200,6 +219,11 @@ impl PacketBytes for Tc<'_> {
             unsafe { self.copy(offset as u32, value.0.as_mut_ptr().cast(), size_of::<T>() as u32) };
         // SAFETY: the helper wrote all of it, and every bit pattern is a T (FromBytes).
         done.then(|| unsafe { value.0.assume_init() })
+    }
+
+    #[inline(always)]
+    fn load_into<const N: usize>(&self, offset: usize, length: usize, to: &mut [u8; N]) -> bool {
+        load_bounded(self, offset, length, to)
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 use aya_ebpf::{macros::map, maps::Array};
 use detector_common::rule::{
     ApplicationEntry, Bucket, Generation, MAX_APPLICATIONS, MAX_BUCKETS, MAX_ROWS, MAX_RULES,
-    PORT_WORDS, Row, RuleEntry, SLOTS, Tables,
+    NAME_WORDS, PORT_WORDS, Row, RuleEntry, SLOTS, Tables,
 };
 
 const fn entries(one_slot: usize) -> u32 {
@@ -20,6 +20,8 @@ static GENERATIONS: Array<Generation> = Array::with_max_entries(entries(1), 0);
 static BUCKETS: Array<Bucket> = Array::with_max_entries(entries(MAX_BUCKETS), 0);
 #[map]
 static PORTS: Array<[u16; 4]> = Array::with_max_entries(entries(PORT_WORDS), 0);
+#[map]
+static NAMES: Array<u64> = Array::with_max_entries(entries(NAME_WORDS), 0);
 #[map]
 static ROWS: Array<Row> = Array::with_max_entries(entries(MAX_ROWS), 0);
 #[map]
@@ -67,6 +69,11 @@ impl Tables for ActiveTables {
     #[inline(always)]
     fn ports(&self, index: u32) -> Option<&[u16; 4]> {
         PORTS.get(self.at(PORT_WORDS, index))
+    }
+
+    #[inline(always)]
+    fn names(&self, index: u32) -> Option<&u64> {
+        NAMES.get(self.at(NAME_WORDS, index))
     }
 
     #[inline(always)]

@@ -132,7 +132,7 @@ pub enum Moment {
     Closed(FlowTotals),
     /// The flow fell silent.
     Idle(FlowTotals),
-    /// The session began or ended.
+    /// The session began or ended, or what had passed in it was counted.
     Session,
 }
 

@@ -22,7 +22,10 @@ use notes::Changes;
 use crate::{
     decode::Record,
     detection::{Flow, SessionEnd, SessionEndReason, Tunnel},
-    rules::model::Application,
+    rules::{
+        compile::{address, stable_id},
+        model::Application,
+    },
     source::session_map::Sessions,
 };
 
@@ -62,6 +65,14 @@ pub struct OpenSession {
     adopted_at: Option<u64>,
 }
 
+impl OpenSession {
+    /// What the kernel knows it by.
+    pub fn key(&self) -> SessionKey {
+        let application = stable_id(&self.application.name);
+        SessionKey { ue: address(self.flow.ue_ip), application, reserved: 0 }
+    }
+}
+
 /// A session that has ended.
 #[derive(Clone, Debug)]
 pub struct EndedSession {
@@ -69,6 +80,8 @@ pub struct EndedSession {
     pub session: OpenSession,
     /// What it amounted to.
     pub end: SessionEnd,
+    /// The same as the kernel counted it.
+    pub state: SessionSnapshot,
     /// When its last packet passed, in ns of CLOCK_MONOTONIC.
     pub last_ns: u64,
 }
@@ -115,6 +128,11 @@ impl SessionTable {
     /// How many are open.
     pub fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// All that are open.
+    pub fn iter(&self) -> impl Iterator<Item = (&SessionKey, &OpenSession)> {
+        self.open.iter()
     }
 
     /// Whether none is open.
@@ -370,6 +388,7 @@ fn ended(session: OpenSession, state: &SessionSnapshot, reason: SessionEndReason
             reason,
         },
         last_ns,
+        state: *state,
         session,
     }
 }

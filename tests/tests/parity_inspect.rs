@@ -102,6 +102,40 @@ fn datagrams_are_shown_that_look_like_what_is_asked_for() {
     }
 }
 
+/// A DNS query, as `questions` stand on the wire.
+fn query(count: u8, questions: &[u8]) -> Vec<u8> {
+    datagram(53, &[&[0, 1, 1, 0, 0, count, 0, 0, 0, 0, 0, 0], questions].concat())
+}
+
+#[test]
+fn of_dns_messages_those_are_shown_whose_name_rules_ask_for() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{dns: {name: [shop.example, '*.cdn.example']}}"]);
+        let long = [&[63; 64][..], &[62; 63], &[61; 62], &[60; 61], b"\0\0\x01\0\x01"].concat();
+        let frames: [(bool, Vec<u8>); 13] = [
+            (true, query(1, b"\x04Shop\x07exAmple\0\0\x01\0\x01")),
+            (true, query(1, b"\x01a\x01b\x03cdn\x07example\0\0\x1c\0\x01")),
+            (false, query(1, b"\x03cdn\x07example\0\0\x01\0\x01")),
+            (false, query(1, b"\x01a\x04shop\x07example\0\0\x01\0\x01")),
+            (false, query(1, b"\x02de\0\0\x01\0\x01")),
+            (true, query(1, &long)),
+            (false, query(1, b"\x01a\x01b\x01c\x01d\x01e\x01f\x01g\x01h\0\0\x01\0\x01")),
+            (true, query(1, b"\x01a\x01b\x01c\x01d\x01e\x01f\x01g\x01h\x01i\0\0\x01\0\x01")),
+            (false, query(1, &[&[63; 64][..], &[60; 61], b"\0\0\x01\0\x01"].concat())),
+            (true, query(2, b"\x02de\0\0\x01\0\x01\xc0\x0c\0\x1c\0\x01")),
+            (true, query(1, b"\x02de\xc0\x0c\0\x01\0\x01")),
+            (true, query(1, b"\x04shop\x07exam")),
+            (true, query(1, b"")),
+        ];
+        for (number, (wanted, frame)) in frames.into_iter().enumerate() {
+            let [seen] = shown(&mut pair, [frame])[..] else { panic!("one frame") };
+            assert_eq!(seen.is_some(), wanted, "{hook:?}: {number}");
+        }
+        pair.compare_memory();
+    }
+}
+
 #[test]
 fn how_a_flow_begins_and_ends_is_shown_and_its_bytes_are_counted() {
     testbed::need_root!();

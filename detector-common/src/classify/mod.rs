@@ -109,7 +109,8 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let seen = count_packet(&watched, &session, state);
     let start = start_of(&watched, &session, state, &mut notices);
     if application.inspect != 0 {
-        notices.inspect = inspect::wanted(packet, facts, direction, application, seen, state);
+        notices.inspect =
+            inspect::wanted(packet, facts, (direction, application), seen, tables, state);
     }
     let found = recognise(packet, &watched, &session, tables, head, state, &mut notices);
     if application.inspect & want::UDP_FIRST != 0 && matches!(found.kind, PayloadKind::UdpFirst) {

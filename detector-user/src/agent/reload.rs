@@ -22,7 +22,7 @@ use crate::{
     pipeline::{LoadedRules, RuleHistory, name_of},
     rules::{
         compile::{compile, stable_id},
-        file,
+        file::{self, Checked},
         model::RuleSet,
     },
     source::{
@@ -173,7 +173,7 @@ impl Reloader {
 
     /// Loads the first set; before it, for records that wait in the ring, what other agents left.
     fn start_first(&mut self) -> anyhow::Result<()> {
-        let set = file::load(&self.paths)?;
+        let set = self.read()?;
         for (generation, ids) in self.notes.iter().flat_map(GenerationNotes::all) {
             self.generation = generation;
             self.history.push(LoadedRules::inherited(generation, &ids, set.clone()));
@@ -189,8 +189,14 @@ impl Reloader {
     }
 
     fn load(&mut self) -> anyhow::Result<()> {
-        let set = file::load(&self.paths)?;
+        let set = self.read()?;
         self.activate(set)
+    }
+
+    fn read(&self) -> Result<RuleSet, file::RulesError> {
+        let Checked { set, warnings } = file::load(&self.paths, &self.ue_pools)?;
+        warnings.iter().for_each(|warning| warn!("rules: {warning}"));
+        Ok(set)
     }
 
     fn activate(&mut self, set: RuleSet) -> anyhow::Result<()> {

@@ -7,14 +7,14 @@ use std::{
 };
 
 use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use schemars::{Schema, schema_for};
 use serde::Serialize;
 
 use crate::{
-    config::ConfigDocument,
+    config::{Config, ConfigDocument, Environment},
     rules::{
-        file::{RulesError, load_untrusted},
-        model::RuleSet,
+        file::{Checked, RulesError, load_untrusted},
         raw::{ApplicationDocument, RuleDocument},
         summary::{ApplicationSummary, RuleSummary, table},
     },
@@ -34,12 +34,20 @@ pub struct RulesArgs {
 enum RulesCommand {
     /// Check rules as `detector run` would, and say what each needs
     #[command(after_help = "Exit codes: 0 good, 1 refused (every problem with file, line and \
-                            column), 2 wrong usage.\n\nExample: detector rules check \
-                            /etc/detector/rules.d")]
+                            column), or warned of with --strict, 2 wrong usage.\n\nExamples: \
+                            detector rules check /etc/detector/rules.d\n          detector rules \
+                            check --strict --config /etc/detector/config.yaml")]
     Check {
         /// Rules files, or directories with *.yaml and *.yml; all together are one rule set
-        #[arg(required = true, value_name = "FILE")]
+        #[arg(required_unless_present = "config", value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// The config they are for: then its UE pools are known, and without a FILE its rules are
+        /// checked
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Warnings too are a reason to refuse
+        #[arg(long)]
+        strict: bool,
         /// Tables for people, or JSON for programs
         #[arg(long, short, value_enum, default_value_t)]
         output: Output,
@@ -72,8 +80,9 @@ enum Kind {
 /// Runs `detector rules ...`.
 pub fn run(args: RulesArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        RulesCommand::Check { files, output } => {
-            check(&files, output, &mut stdout().lock(), &mut stderr().lock())
+        RulesCommand::Check { files, config, strict, output } => {
+            let asked = Asked { files, config, strict, output };
+            check(&asked, &mut stdout().lock(), &mut stderr().lock())
         }
         RulesCommand::Schema { kind } => {
             print(&mut stdout(), &serde_json::to_string_pretty(&schema(kind))?)?;
@@ -82,25 +91,53 @@ pub fn run(args: RulesArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn check(
-    files: &[PathBuf],
+/// What `check` is to check.
+struct Asked {
+    files: Vec<PathBuf>,
+    config: Option<PathBuf>,
+    strict: bool,
     output: Output,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> anyhow::Result<ExitCode> {
-    let result = load_untrusted(files);
-    match (output, &result) {
+}
+
+fn check(asked: &Asked, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let result = load(asked);
+    let good = result.as_ref().is_ok_and(|found| !asked.strict || found.warnings.is_empty());
+    match (asked.output, &result) {
         (Output::Json, _) => {
-            print(out, &serde_json::to_string_pretty(&Report::of(&result))?)?;
+            print(out, &serde_json::to_string_pretty(&Report::of(good, &result))?)?;
         }
-        (Output::Text, Ok(set)) => print(out, &table(set))?,
+        (Output::Text, Ok(Checked { set, warnings })) => {
+            print(out, &table(set))?;
+            for warning in warnings {
+                print(err, &format!("warning: {warning}"))?;
+            }
+            if !good {
+                print(err, &format!("{}: refused (--strict)", counted(warnings.len(), "warning")))?;
+            }
+        }
         (Output::Text, Err(problems)) => {
-            let count = problems.list().len();
-            let s = if count == 1 { "" } else { "s" };
-            print(err, &format!("{problems}\n{count} problem{s}: rules refused"))?;
+            let count = counted(problems.list().len(), "problem");
+            print(err, &format!("{problems}\n{count}: rules refused"))?;
         }
     }
-    Ok(if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+fn load(asked: &Asked) -> Result<Checked, RulesError> {
+    let Some(path) = &asked.config else { return load_untrusted(&asked.files, &[]) };
+    let mut environment = Environment::of_process();
+    // Where events go is no matter here.
+    environment.variables.entry("K_SINK".to_owned()).or_insert("http://localhost/".to_owned());
+    let config = Config::load(path, &environment)?;
+    let pools: Vec<IpNet> = config.ue_pools.iter().map(|pool| pool.cidr).collect();
+    match asked.files.as_slice() {
+        [] => load_untrusted(&config.rules, &pools),
+        files => load_untrusted(files, &pools),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A reader that has seen enough (`| head`) is no error.
@@ -118,6 +155,8 @@ struct Report<'a> {
     applications: Vec<ApplicationSummary>,
     rules: Vec<RuleSummary>,
     problems: Vec<ProblemReport<'a>>,
+    /// Accepted, unless `--strict`.
+    warnings: Vec<ProblemReport<'a>>,
 }
 
 #[derive(Serialize)]
@@ -130,10 +169,10 @@ struct ProblemReport<'a> {
 }
 
 impl<'a> Report<'a> {
-    fn of(result: &'a Result<RuleSet, RulesError>) -> Self {
-        let (set, problems) = match result {
-            Ok(set) => (Some(set), &[][..]),
-            Err(problems) => (None, problems.list()),
+    fn of(ok: bool, result: &'a Result<Checked, RulesError>) -> Self {
+        let (set, problems, warnings) = match result {
+            Ok(Checked { set, warnings }) => (Some(set), &[][..], warnings.as_slice()),
+            Err(problems) => (None, problems.list(), &[][..]),
         };
         let problem = |p: &'a crate::yaml::Problem| ProblemReport {
             file: &p.place.file,
@@ -143,10 +182,11 @@ impl<'a> Report<'a> {
             message: &p.message,
         };
         Self {
-            ok: result.is_ok(),
+            ok,
             applications: set.map(ApplicationSummary::all).unwrap_or_default(),
             rules: set.map(RuleSummary::all).unwrap_or_default(),
             problems: problems.iter().map(problem).collect(),
+            warnings: warnings.iter().map(problem).collect(),
         }
     }
 }

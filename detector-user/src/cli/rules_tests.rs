@@ -15,8 +15,12 @@ fn sample() -> PathBuf {
 
 /// (exit code is success, standard output, standard error)
 fn checked(file: PathBuf, output: Output) -> (bool, String, String) {
+    asked(Asked { files: vec![file], config: None, strict: false, output })
+}
+
+fn asked(asked: Asked) -> (bool, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = check(&[file], output, &mut out, &mut err).unwrap();
+    let code = check(&asked, &mut out, &mut err).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (code == ExitCode::SUCCESS, text(out), text(err))
 }
@@ -178,5 +182,63 @@ fn schema_knows_required_and_refuses_unknown_fields() {
     assert_eq!(
         spec["properties"]["application"]["pattern"],
         "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+    );
+}
+
+/// A directory with rules that have one thing worth a warning, and a config for them.
+fn suspicious() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let rules = "apiVersion: detector.dev/v1alpha1
+kind: Application
+metadata: {name: a}
+spec: {endpoints: [{cidr: 10.0.0.1}]}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: r}
+spec: {application: a, ue: [10.9.0.0/16], final: true, match: {http: {}}, emit: {type: t}}
+";
+    let config = "apiVersion: detector.dev/v1alpha1
+kind: Config
+spec:
+  devices: [{name: n6}]
+  uePools: [{name: phones, cidr: 10.60.0.0/16}]
+  rules: [rules.yaml]
+";
+    std::fs::write(directory.path().join("rules.yaml"), rules).unwrap();
+    std::fs::write(directory.path().join("config.yaml"), config).unwrap();
+    directory
+}
+
+#[test]
+fn a_warning_is_said_and_refuses_only_when_asked_to() {
+    let directory = suspicious();
+    let files = vec![directory.path().join("rules.yaml")];
+    let check =
+        |strict, output| asked(Asked { files: files.clone(), config: None, strict, output });
+    let (good, out, err) = check(false, Output::Text);
+    assert!(good && out.ends_with("good\n"), "{out}{err}");
+    assert!(err.contains("rules.yaml:9:50: spec.final: has no effect"), "{err}");
+    let (good, _, err) = check(true, Output::Text);
+    assert!(!good && err.ends_with("1 warning: refused (--strict)\n"), "{err}");
+    for strict in [false, true] {
+        let (good, out, _) = check(strict, Output::Json);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((good, &report["ok"]), (!strict, &Value::from(!strict)));
+        assert_eq!(report["warnings"][0]["field"], "spec.final");
+        assert_eq!(report["problems"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn with_a_config_its_rules_are_checked_for_its_users() {
+    let directory = suspicious();
+    let config = Some(directory.path().join("config.yaml"));
+    let (good, out, err) =
+        asked(Asked { files: Vec::new(), config, strict: false, output: Output::Text });
+    assert!(good, "{out}{err}");
+    assert!(
+        err.contains("spec.ue: can never match: none of these addresses is in a UE pool"),
+        "{err}"
     );
 }

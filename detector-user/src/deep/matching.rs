@@ -9,9 +9,9 @@ use crate::{
 /// Whether what was seen is all that the terms ask for. A rate is not looked at: it is about many
 /// matches. Session terms never match here: no packet tells of a session.
 pub fn matches(terms: &Terms, seen: &Evidence, tunnel: Option<Tunnel>) -> bool {
-    let Terms { session, udp_first, flow, message, payload, gtpu, not, rate: _ } = terms;
+    let Terms { session, udp_first: _, flow, message, payload, gtpu, not, rate: _ } = terms;
     session.is_none()
-        && its_moment(*udp_first, flow.as_ref(), message.is_some(), seen)
+        && its_moment(terms, seen)
         && flow.as_ref().is_none_or(|flow| flags_match(flow, seen))
         && message.as_ref().is_none_or(|message| says(message, seen))
         && payload.as_ref().is_none_or(|payload| payload.matches(&seen.payload))
@@ -20,23 +20,23 @@ pub fn matches(terms: &Terms, seen: &Evidence, tunnel: Option<Tunnel>) -> bool {
 }
 
 /// Each rule is judged at one kind of moment, or a packet would fire it several times.
-fn its_moment(
-    udp_first: bool,
-    flow: Option<&FlowTerm>,
-    asks_message: bool,
-    seen: &Evidence,
-) -> bool {
-    let does = |kind| flow.is_some_and(|flow| flow.events.contains(&kind));
+fn its_moment(terms: &Terms, seen: &Evidence) -> bool {
+    let Terms { udp_first, flow, message, .. } = terms;
+    let does = |kind| flow.as_ref().is_some_and(|flow| flow.events.contains(&kind));
     match &seen.moment {
-        Moment::UdpFirst => udp_first,
-        Moment::Opened => does(FlowEventKind::Opened),
+        Moment::UdpFirst => *udp_first || terms.counts_flows(),
+        Moment::Opened => does(FlowEventKind::Opened) || terms.counts_flows(),
         Moment::Closed(_) => does(FlowEventKind::Closed),
         Moment::Idle(_) => {
-            does(FlowEventKind::Idle) && flow.is_some_and(|flow| flow.idle == seen.silent_for)
+            does(FlowEventKind::Idle)
+                && flow.as_ref().is_some_and(|flow| flow.idle == seen.silent_for)
         }
-        Moment::Message(_) => asks_message && flow.is_none() && !udp_first,
+        Moment::Message(_) => message.is_some() && flow.is_none() && !udp_first,
         Moment::Packet => {
-            !asks_message && !udp_first && flow.is_none_or(|flow| flow.events.is_empty())
+            message.is_none()
+                && !udp_first
+                && !terms.is_rate_alone()
+                && flow.as_ref().is_none_or(|flow| flow.events.is_empty())
         }
         Moment::Session => false,
     }

@@ -12,6 +12,7 @@ mod window;
 
 use std::{
     collections::{BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -50,6 +51,8 @@ struct ApplicationRules {
     keeps_hellos: bool,
     /// Times of silence that rules ask for, ascending.
     silences: Arc<[Duration]>,
+    /// Rules on how much passes at all, by stable id.
+    sums: Vec<(u32, Arc<Rule>)>,
 }
 
 impl DeepRules {
@@ -63,6 +66,10 @@ impl DeepRules {
             of.pairs_responses |= rule.terms.http().is_some_and(|http| http.is_response());
             of.tells_ends |= rule.terms.flow_is_over();
             of.keeps_hellos |= rule.terms.flow_is_over() && rule.terms.message.is_some();
+            if rule.terms.sum().is_some() {
+                of.sums.push((stable_id(&rule.name), rule.clone()));
+                continue;
+            }
             of.rules.push(rule.clone());
         }
         for of in applications.values_mut() {
@@ -83,6 +90,11 @@ impl DeepRules {
     /// Whether any of an application asks how flows end.
     pub fn tells_ends(&self, application: u32) -> bool {
         self.applications.get(&application).is_some_and(|of| of.tells_ends)
+    }
+
+    /// An application's rules on how much passes at all, by stable id.
+    pub fn sums(&self, application: u32) -> &[(u32, Arc<Rule>)] {
+        self.applications.get(&application).map_or(&[], |of| &of.sums)
     }
 
     /// Whether an application has any.
@@ -228,7 +240,7 @@ impl Judge {
             if rule.is_final {
                 outweighed_below = Some(rule.priority);
             }
-            if self.holds_back(rule, &seen) {
+            if self.holds_back(rule, key(rule, &seen), seen.time_ns) {
                 continue;
             }
             fired.push((rule.clone(), Evidence { rate, ..seen.evidence.clone() }));
@@ -243,7 +255,7 @@ impl Judge {
             return false;
         }
         *self.counts.matched.entry(rule.name.clone()).or_default() += 1;
-        !self.holds_back(rule, seen)
+        !self.holds_back(rule, key(rule, seen), seen.time_ns)
     }
 
     /// Adds to the evidence what earlier packets of the flow said, and keeps what later ones need.
@@ -281,10 +293,21 @@ impl Judge {
         reached.map(Some)
     }
 
+    /// So much passed between a user and an application, of which a rule asks for a rate. If it fires:
+    /// how much there was in the window.
+    pub fn passed(&mut self, rule: &Rule, ue: IpAddr, time_ns: u64, amount: u64) -> Option<u64> {
+        let key = (stable_id(&rule.name), ue);
+        // No record shows it.
+        let what = Amount { amount, time_ns, position: NOWHERE };
+        let reached = self.rates.count(key, rule.terms.rate?, what)?;
+        *self.counts.matched.entry(rule.name.clone()).or_default() += 1;
+        (!self.holds_back(rule, key, time_ns)).then_some(reached)
+    }
+
     /// Whether the rule fired for this user within its `every`.
-    fn holds_back(&mut self, rule: &Rule, seen: &Observation) -> bool {
+    fn holds_back(&mut self, rule: &Rule, key: RuleAndUser, time_ns: u64) -> bool {
         let Some(every) = rule.every else { return false };
-        let held = self.windows.within(key(rule, seen), every, seen.time_ns);
+        let held = self.windows.within(key, every, time_ns);
         if held {
             *self.counts.suppressed.entry(rule.name.clone()).or_default() += 1;
         }

@@ -15,6 +15,7 @@ use crate::{
 
 /// The window slides in this many steps.
 const SLOTS: u64 = deep_notes::SLOTS as u64;
+const _: () = assert!(SLOTS == RateTerm::STEPS);
 /// Flows remembered in all, over all rules and users.
 const MAX_MARKS: usize = deep_notes::MARKS;
 
@@ -68,13 +69,13 @@ impl Counted {
             RateOf::Packets | RateOf::Bytes => Count::Sum(Slots::default()),
             RateOf::Flows => Count::Flows(HashMap::new()),
         };
-        Self { slot_ns: slot_ns(rate), count, lately: Lately::default(), adopted_at: 0 }
+        Self { slot_ns: rate.step_ns(), count, lately: Lately::default(), adopted_at: 0 }
     }
 
     /// Whether the rule still counts this, and not something else since a reload.
     fn is_of(&self, rate: RateTerm) -> bool {
         let flows = matches!(self.count, Count::Flows(_));
-        flows == (rate.of == RateOf::Flows) && self.slot_ns == slot_ns(rate)
+        flows == (rate.of == RateOf::Flows) && self.slot_ns == rate.step_ns()
     }
 
     fn marks(&self) -> impl Iterator<Item = u64> {
@@ -204,11 +205,6 @@ impl Counted {
         let lately = Lately::adopt(note.fired);
         Self { slot_ns: note.slot_ns, count, lately, adopted_at: note.as_of }
     }
-}
-
-fn slot_ns(rate: RateTerm) -> u64 {
-    let window = u64::try_from(rate.window.as_nanos()).unwrap_or(u64::MAX);
-    (window / SLOTS).max(1)
 }
 
 /// Notes a flow; how many there were in the window before, and are now. The latest so many as are

@@ -135,11 +135,12 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// The event of a detection. A session's or an idle flow's end is found by a timer, long after its last packet.
+    /// The event of a detection. A session's or an idle flow's end, and what passed in a while, is found by
+    /// a timer, long after its last packet.
     pub fn new(event: Event, rule: RuleHandle, detection: &Detection) -> Self {
         let by_timer = match &detection.evidence.moment {
             // A session that began is told by its first packet.
-            Moment::Session => detection.rule.is_session(SessionEvent::Ended),
+            Moment::Session => !detection.rule.is_session(SessionEvent::Started),
             Moment::Idle(_) => true,
             Moment::Packet
             | Moment::Message(_)

@@ -8,6 +8,8 @@ mod inspect;
 mod outside;
 mod reads;
 mod seen_at;
+mod sum_rules;
+mod sums;
 mod unfinished;
 mod wall_clock;
 mod watch;
@@ -42,6 +44,7 @@ use crate::{
 
 use reads::Reads;
 use seen_at::SeenAt;
+use sums::Sums;
 use unfinished::Unfinished;
 use watch::FlowWatch;
 
@@ -97,6 +100,8 @@ pub struct Pipeline<O> {
     /// Of records that are to be read as part of their flows.
     watch: FlowWatch<SeenAt>,
     judge: Judge,
+    /// Of sessions whose rates are asked for.
+    sums: Sums,
     reads: Reads,
     /// Only if the next agent can read records again.
     unfinished: Option<Unfinished>,
@@ -116,6 +121,7 @@ impl<O: Outside> Pipeline<O> {
             outside,
             watch: FlowWatch::new(),
             judge: Judge::default(),
+            sums: Sums::default(),
             reads: Reads::default(),
             unfinished: None,
             position: 0,
@@ -175,6 +181,7 @@ impl<O: Outside> Pipeline<O> {
 
     /// Ends the sessions whose time has come.
     pub fn tick(&mut self, now_ns: u64, kernel: &mut dyn Sessions, now: Instant) -> Vec<Detection> {
+        let mut found = self.look_at_sums(now_ns, kernel, now);
         let mut ended = self.sessions.expire(now_ns, kernel);
         if let Some(rules) = self.rules.newest()
             && rules.generation != self.judged_by
@@ -182,8 +189,9 @@ impl<O: Outside> Pipeline<O> {
             self.judged_by = rules.generation;
             let gone = |app: &Application| !rules.applications.contains_key(&stable_id(&app.name));
             ended.extend(self.sessions.end_all(gone, kernel));
+            self.begin_sums(&rules, now_ns, kernel);
         }
-        let mut found = self.silences(now_ns, kernel, now);
+        found.extend(self.silences(now_ns, kernel, now));
         found.extend(self.end_sessions(ended, now));
         found
     }
@@ -326,6 +334,7 @@ impl<O: Outside> Pipeline<O> {
             let before = self.sessions.open(record, start_ns, application.clone());
             found.extend(before.into_iter().flat_map(|ended| self.end_session(&ended, read_at)));
             found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
+            self.begin_sums_of(rules, &record.session, start_ns);
         } else if self.sessions.opens_again(&record.session, start_ns) {
             found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
         }
@@ -359,11 +368,11 @@ impl<O: Outside> Pipeline<O> {
 
     fn end_session(&mut self, ended: &EndedSession, read_at: Instant) -> Vec<Detection> {
         let Some(rules) = self.rules.newest() else { return Vec::new() };
-        session_rules(&rules.set, &ended.session, SessionEvent::Ended)
-            .map(|rule| {
-                self.session_detection(rule, &ended.session, ended.last_ns, Some(ended), read_at)
-            })
-            .collect()
+        let mut found = self.end_sums(&rules, ended, read_at);
+        found.extend(session_rules(&rules.set, &ended.session, SessionEvent::Ended).map(|rule| {
+            self.session_detection(rule, &ended.session, ended.last_ns, Some(ended), read_at)
+        }));
+        found
     }
 
     fn session_detection(
@@ -375,6 +384,18 @@ impl<O: Outside> Pipeline<O> {
         read_at: Instant,
     ) -> Detection {
         *self.counts.sessions_told.entry(rule.name.clone()).or_default() += 1;
+        self.of_session(rule, session, at_ns, ended, read_at)
+    }
+
+    /// A detection that is about no packet of its own.
+    fn of_session(
+        &mut self,
+        rule: &Arc<Rule>,
+        session: &OpenSession,
+        at_ns: u64,
+        ended: Option<&EndedSession>,
+        read_at: Instant,
+    ) -> Detection {
         Detection {
             rule: rule.clone(),
             time: self.outside.wall_clock(at_ns),

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::{
     check::{Documents, check},
     model::RuleSet,
@@ -22,21 +24,36 @@ const ENOUGH_PROBLEMS: usize = 1_000;
 /// Why rules were refused; prints every problem on a line of its own.
 pub type RulesError = Problems;
 
+/// Rules that are good.
+#[derive(Debug)]
+pub struct Checked {
+    /// The rules.
+    pub set: RuleSet,
+    /// What is accepted and may not be what was meant, in the order of the files' lines.
+    pub warnings: Vec<Problem>,
+}
+
 /// Reads files, and directories' `*.yaml` and `*.yml` in the order of their names, as one set.
-/// For an agent: each must be a regular file that not everybody can write.
-pub fn load(paths: &[PathBuf]) -> Result<RuleSet, RulesError> {
-    load_with(paths, yaml::read_trusted, yaml::read_trusted)
+/// For an agent: each must be a regular file that not everybody can write. `ue_pools` are those of
+/// its config; none if they are not known.
+pub fn load(paths: &[PathBuf], ue_pools: &[IpNet]) -> Result<Checked, RulesError> {
+    load_with(paths, ue_pools, yaml::read_trusted, yaml::read_trusted)
 }
 
 /// As [`load`], for somebody who only wants to look: with any permissions, and what is named (not
 /// what is in directories) may be a pipe.
-pub fn load_untrusted(paths: &[PathBuf]) -> Result<RuleSet, RulesError> {
-    load_with(paths, yaml::read, yaml::read_regular)
+pub fn load_untrusted(paths: &[PathBuf], ue_pools: &[IpNet]) -> Result<Checked, RulesError> {
+    load_with(paths, ue_pools, yaml::read, yaml::read_regular)
 }
 
 type Read = fn(&Path) -> Result<Vec<u8>, Problem>;
 
-fn load_with(paths: &[PathBuf], named: Read, member: Read) -> Result<RuleSet, RulesError> {
+fn load_with(
+    paths: &[PathBuf],
+    ue_pools: &[IpNet],
+    named: Read,
+    member: Read,
+) -> Result<Checked, RulesError> {
     let mut reader = Reader::default();
     for path in paths {
         if !path.is_dir() {
@@ -48,7 +65,7 @@ fn load_with(paths: &[PathBuf], named: Read, member: Read) -> Result<RuleSet, Ru
             Err(problem) => reader.lost(problem),
         }
     }
-    reader.finish()
+    reader.finish(ue_pools)
 }
 
 /// As [`load`], from text that is there already: (name for messages, bytes).
@@ -57,7 +74,7 @@ pub fn parse(files: &[(&str, &[u8])]) -> Result<RuleSet, RulesError> {
     for (name, bytes) in files {
         reader.file(&Arc::from(*name), bytes);
     }
-    reader.finish()
+    reader.finish(&[]).map(|checked| checked.set)
 }
 
 /// A directory is not descended into: a ConfigMap's volume has its data twice, the second time in
@@ -162,12 +179,12 @@ impl Reader {
         }
     }
 
-    fn finish(mut self) -> Result<RuleSet, RulesError> {
-        let set = check(&self.documents, &mut self.problems);
+    fn finish(mut self, ue_pools: &[IpNet]) -> Result<Checked, RulesError> {
+        let (set, warnings) = check(&self.documents, ue_pools, &mut self.problems);
         self.problems.extend(self.applications.problem(MAX_APPLICATIONS, "applications"));
         self.problems.extend(self.rules.problem(MAX_RULES, "rules"));
         Problems::refuse_if_any(self.problems)?;
-        Ok(set)
+        Ok(Checked { set, warnings })
     }
 }
 

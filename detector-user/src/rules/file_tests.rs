@@ -48,7 +48,9 @@ fn every_shipped_rules_file_loads() {
     let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/**/rules*.yaml");
     let mut loaded = 0;
     for path in glob::glob(manifests.to_str().unwrap()).unwrap() {
-        let set = load(&[path.unwrap()]).unwrap_or_else(|e| panic!("{e}"));
+        let Checked { set, warnings } =
+            load(&[path.unwrap()], &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(warnings, [], "shipped");
         assert!(!set.rules.is_empty());
         loaded += 1;
     }
@@ -254,7 +256,7 @@ fn a_huge_file_is_refused_unread() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("huge.yaml");
     std::fs::File::create(&path).unwrap().set_len(100 << 20).unwrap();
-    let said = load(std::slice::from_ref(&path)).unwrap_err().to_string();
+    let said = load(std::slice::from_ref(&path), &[]).unwrap_err().to_string();
     assert_eq!(said, format!("{}: is too large; expected at most 8 MiB", path.display()));
 }
 
@@ -275,7 +277,7 @@ fn a_directory_is_read_in_the_order_of_names_and_not_descended_into() {
     // As kubelet mounts a ConfigMap: the data a second time, in a directory of its own.
     std::fs::create_dir(directory.path().join("..data")).unwrap();
     write("..data/10.yaml", &rule("first", "match: {flow: opened}"));
-    let set = load(&[directory.path().to_owned()]).unwrap_or_else(|e| panic!("{e}"));
+    let set = load(&[directory.path().to_owned()], &[]).unwrap_or_else(|e| panic!("{e}")).set;
     let names: Vec<&str> = set.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(names, ["first", "second"]);
 }
@@ -288,7 +290,7 @@ fn in_a_directory_pipes_are_refused_and_links_that_lead_nowhere_are_named() {
     nix::unistd::mkfifo(&path("20.yaml"), nix::sys::stat::Mode::S_IRUSR).unwrap();
     std::os::unix::fs::symlink("nowhere", path("30.yaml")).unwrap();
     for load in [load, load_untrusted] {
-        let said = load(&[directory.path().to_owned()]).unwrap_err().to_string();
+        let said = load(&[directory.path().to_owned()], &[]).unwrap_err().to_string();
         assert!(said.contains("20.yaml: is a pipe; expected a regular file"), "{said}");
         assert!(said.contains("30.yaml: cannot be read: No such file"), "{said}");
     }
@@ -298,7 +300,7 @@ fn in_a_directory_pipes_are_refused_and_links_that_lead_nowhere_are_named() {
 fn what_cannot_be_found_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing.yaml");
-    let said = load(&[missing.clone(), directory.path().to_owned()]).unwrap_err().to_string();
+    let said = load(&[missing.clone(), directory.path().to_owned()], &[]).unwrap_err().to_string();
     assert_eq!(
         said,
         format!(
@@ -315,7 +317,7 @@ fn a_missing_file_does_not_make_its_applications_unknown() {
     let directory = tempfile::tempdir().unwrap();
     let rules = directory.path().join("rules.yaml");
     std::fs::write(&rules, rule("r", "match: {flow: opened}")).unwrap();
-    let said = load(&[directory.path().join("apps.yaml"), rules]).unwrap_err();
+    let said = load(&[directory.path().join("apps.yaml"), rules], &[]).unwrap_err();
     assert_eq!(said.list().len(), 1, "{said}");
 }
 

@@ -24,7 +24,7 @@ pub(super) fn inspection<'a>(rules: impl Iterator<Item = &'a Rule>) -> Applicati
                 | Signature::SessionStarted
                 | Signature::SessionEnded,
             ) => 0,
-            None if rule.priority > 0 => shown_for(rule) | want::IMPORTANT,
+            None if rule.priority > 0 && !rule.needs().sums => shown_for(rule) | want::IMPORTANT,
             None => shown_for(rule),
         };
         if rule.needs().payload_start {
@@ -47,6 +47,9 @@ pub(super) fn inspection<'a>(rules: impl Iterator<Item = &'a Rule>) -> Applicati
 /// What a rule that user space decides must be shown.
 fn shown_for(rule: &Rule) -> u32 {
     let needs = rule.needs();
+    if needs.sums {
+        return 0;
+    }
     let mut bits = match rule.direction {
         Some(Direction::Uplink) => want::UPLINK,
         Some(Direction::Downlink) if !answers(rule) => want::DOWNLINK,

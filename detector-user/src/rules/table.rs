@@ -5,8 +5,8 @@ use detector_common::{
     lookup,
     packet::Address,
     rule::{
-        ApplicationEntry, BUCKET_ENTRIES, Bucket, Generation, MAX_BUCKETS, PORT_WORDS, PrefixMask,
-        PrefixMasks, Row, RuleEntry, Tables, Tag,
+        ApplicationEntry, BUCKET_ENTRIES, Bucket, Generation, MAX_BUCKETS, NAME_WORDS, PORT_WORDS,
+        PrefixMask, PrefixMasks, Row, RuleEntry, Tables, Tag,
     },
 };
 
@@ -20,6 +20,8 @@ pub struct TableImage {
     pub buckets: Vec<Bucket>,
     /// Port classes in words of four: TCP, then UDP.
     pub ports: Vec<[u16; 4]>,
+    /// The filter of DNS names.
+    pub names: Vec<u64>,
     /// Rows.
     pub rows: Vec<Row>,
     /// Applications.
@@ -35,6 +37,7 @@ impl TableImage {
             generation: Generation::default(),
             buckets: vec![Bucket::EMPTY],
             ports: vec![[0; 4]; PORT_WORDS],
+            names: vec![0; NAME_WORDS],
             rows: Vec::new(),
             applications: Vec::new(),
             rules: Vec::new(),
@@ -51,6 +54,9 @@ impl Tables for TableImage {
     }
     fn ports(&self, index: u32) -> Option<&[u16; 4]> {
         self.ports.get(index as usize)
+    }
+    fn names(&self, index: u32) -> Option<&u64> {
+        self.names.get(index as usize)
     }
     fn row(&self, index: u32) -> Option<&Row> {
         self.rows.get(index as usize)

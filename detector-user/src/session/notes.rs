@@ -148,6 +148,8 @@ impl EndedSession {
                 detections: note.detections,
                 reason,
             },
+            // Nothing of it is counted again.
+            state: SessionSnapshot::default(),
             last_ns,
             session,
         }

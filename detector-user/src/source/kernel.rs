@@ -27,7 +27,7 @@ use super::{
 use crate::pin::PinDirectory;
 
 /// The maps that are pinned, where pins are kept. The others hold nothing that outlives a packet.
-pub const PINNED_MAPS: [&str; 14] = [
+pub const PINNED_MAPS: [&str; 15] = [
     "ACTIVE",
     "APPLICATIONS",
     "BUCKETS",
@@ -35,6 +35,7 @@ pub const PINNED_MAPS: [&str; 14] = [
     "EVENTS",
     "FLOWS",
     "GENERATIONS",
+    "NAMES",
     "PACKET_COUNTERS",
     "PORTS",
     "ROWS",

@@ -14,7 +14,7 @@ use detector_common::{
     counter::RULE_COUNTERS,
     rule::{
         ApplicationEntry, Bucket, Generation, MAX_APPLICATIONS, MAX_BUCKETS, MAX_ROWS, MAX_RULES,
-        PORT_WORDS, Row, RuleEntry, SLOTS,
+        NAME_WORDS, PORT_WORDS, Row, RuleEntry, SLOTS,
     },
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -44,6 +44,7 @@ pub struct RuleMaps {
     generations: SlotMap<{ size_of::<Generation>() }>,
     buckets: SlotMap<{ size_of::<Bucket>() }>,
     ports: SlotMap<8>,
+    names: SlotMap<8>,
     rows: SlotMap<{ size_of::<Row>() }>,
     applications: SlotMap<{ size_of::<ApplicationEntry>() }>,
     rules: SlotMap<{ size_of::<RuleEntry>() }>,
@@ -74,6 +75,7 @@ impl RuleMaps {
             generations: SlotMap::new(take(ebpf, "GENERATIONS")?, 1),
             buckets: SlotMap::new(take(ebpf, "BUCKETS")?, MAX_BUCKETS),
             ports: SlotMap::new(take(ebpf, "PORTS")?, PORT_WORDS),
+            names: SlotMap::new(take(ebpf, "NAMES")?, NAME_WORDS),
             rows: SlotMap::new(take(ebpf, "ROWS")?, MAX_ROWS),
             applications: SlotMap::new(take(ebpf, "APPLICATIONS")?, MAX_APPLICATIONS),
             rules: SlotMap::new(take(ebpf, "RULES")?, MAX_RULES),
@@ -95,6 +97,7 @@ impl RuleMaps {
         self.generations.write(idle, &[image.generation])?;
         self.buckets.write(idle, &image.buckets)?;
         self.ports.write(idle, &image.ports)?;
+        self.names.write(idle, &image.names)?;
         self.rows.write(idle, &image.rows)?;
         self.applications.write(idle, &image.applications)?;
         self.rules.write(idle, &image.rules)?;

@@ -48,8 +48,13 @@ pub(crate) fn measure(base: impl Fn() -> Subject) {
     let get = [&[0x40, 1, 0, 7, 0xb4][..], b"shop\x03buy"].concat();
     let vendor = [&[0, 0, 0xca, 0xfe][..], &[1; 60]].concat();
     let request = http_request("POST", "/api/buttons/buy", "shop.example", "{}");
-    let lines: [(&str, &str, Vec<u8>); 11] = [
+    let lines: [(&str, &str, Vec<u8>); 12] = [
         ("dns: a query, shown", "{dns: {name: shop.example}}", udp(53, &query)),
+        (
+            "dns: a query for another name, not shown",
+            "{dns: {name: [shop.example.org, '*.example.org']}}",
+            udp(53, &query),
+        ),
         ("dns: a datagram that is none", "{dns: {name: shop.example}}", udp(5000, &[0x80; 900])),
         (
             "http: a request with a header term, shown",

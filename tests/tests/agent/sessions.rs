@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use testbed::need_root;
 
-use crate::bed::{BUY, Bed, LIMIT, UE, UE6, by_user, rule_count, rule_text, rules_with, settled};
+use crate::bed::{
+    BUY, Bed, LIMIT, UE, UE6, by_user, metric, rule_count, rule_text, rules_with, settled,
+};
 
 const BUY_RULE: &str = "match: {http: {method: POST, path: /api/buttons/buy}}";
 
@@ -52,6 +54,31 @@ fn a_session_ends_after_its_connection_closed_and_says_what_was_in_it() {
     let least = 100_000 + 200 * pages;
     assert!((least..least + 20_000 + 1_000 * pages).contains(&bytes), "{pages} pages: {session}");
     assert!((90..60_000).contains(&number("duration_ms")), "{session}");
+}
+
+#[test]
+fn a_rate_of_all_that_passes_is_told_while_it_passes_and_costs_no_record() {
+    need_root!();
+    let bed = Bed::new();
+    let rate = "direction: downlink\n  match: {rate: {bytes: 1Mi, within: 1s}}\n  every: 1h";
+    bed.write("rules.yaml", &rules_with(rate, "{}"));
+    let receiver = bed.receiver();
+    let agent = bed.start();
+    // Below it, as often as it takes to be looked at.
+    let mut other = bed.user(UE6);
+    for _ in 0..8 {
+        assert_eq!(other.get("/download?bytes=10000").expect("answer").length, 10_000);
+    }
+    let mut user = bed.user(UE);
+    assert_eq!(user.get("/download?bytes=5000000").expect("answer").length, 5_000_000);
+    let requests = receiver.wait_for(1, LIMIT).expect("one event, while the connection is open");
+    assert_eq!(requests[0].header("ce-ueip"), UE);
+    let told = &requests[0].json()["rate"]["bytes"];
+    assert!(told.as_u64() >= Some(1 << 20), "{told}");
+    drop((user, other));
+    settled(&agent, "delivered", 1);
+    assert_eq!(metric(&agent, "detector_kernel_findings_total", &["\"inspected\""]), 0.0);
+    assert_eq!(receiver.recorded().len(), 1, "of the one user, once");
 }
 
 #[test]

@@ -108,6 +108,11 @@ impl<'c> Connection<'c> {
         self.say(1, bytes)
     }
 
+    /// Nothing passes for so many seconds.
+    pub(crate) fn wait(&mut self, seconds: u64) {
+        self.capture.wait(seconds);
+    }
+
     /// Both close.
     pub(crate) fn close(&mut self) {
         for way in [0, 1] {

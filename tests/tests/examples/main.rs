@@ -270,13 +270,41 @@ fn rate() {
     let events = asked(150);
     assert_eq!(events.len(), 1, "{events:?}");
     assert_eq!(events[0]["data"]["requests"], 100);
+
+    // 50 KiB every so many seconds, each way: only what comes down counts.
+    let downloaded = |pause| {
+        let mut capture = Capture::default();
+        let mut connection = Connection::open(&mut capture, 40_000, (SHOP, 80));
+        connection.down(&[7; 1_000]);
+        for _ in 0..6 {
+            connection.up(&[8; 50 << 10]).down(&[7; 50 << 10]).wait(pause);
+        }
+        capture.events(&["big-download"])
+    };
+    assert!(downloaded(4).is_empty());
+    let events = downloaded(1);
+    assert_eq!(events.len(), 1, "{events:?}");
+    let bytes = events[0]["data"]["bytes"].as_u64().expect("a number");
+    assert!((200 << 10..260 << 10).contains(&bytes), "the fourth made it {bytes}");
+
+    let connected = |count| {
+        let mut capture = Capture::default();
+        for port in 0..count {
+            Connection::open(&mut capture, 40_000 + port, (SHOP, 80)).up(b"x");
+        }
+        capture.events(&["many-connections"])
+    };
+    assert!(connected(19).is_empty());
+    let events = connected(30);
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["data"]["flows"], 20);
 }
 
 #[test]
 fn priority_and_final() {
-    let rules = ["any-button", "buy-before-others"];
+    let rules = ["any-button", "help-before-others"];
     let pressed = |path| requests(&[request("POST", path)]).fired(&rules);
-    assert_eq!(pressed("/api/buttons/buy"), only("buy-before-others"));
+    assert_eq!(pressed("/api/buttons/help"), only("help-before-others"));
     assert_eq!(pressed("/api/buttons/pay"), only("any-button"));
 }
 

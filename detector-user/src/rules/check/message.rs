@@ -113,31 +113,58 @@ fn http(spec: &HttpSpec, problems: &mut Vec<Problem>) -> HttpTerm {
     };
     let paths = paths(&written, problems);
     if let (Some(field), [HttpMethod::Connect]) = (&spec.method, methods.as_slice())
-        && !paths.is_empty()
+        && (!paths.is_empty() || spec.query.is_some())
     {
         // RFC 9112 section 3.2.3: CONNECT has host:port where others have a path.
         problems.push(field.problem(
-            "can never match: a CONNECT request has no path; expected another method, or no path",
+            "can never match: a CONNECT request has no path and no query; expected another method, \
+             or neither of the two",
         ));
     }
     HttpTerm {
         methods,
         hosts: names(&spec.host, problems),
         paths,
-        query: keyed(spec.query.as_ref(), "parameter", problems, |_| None),
-        headers: keyed(spec.headers.as_ref(), "header field", problems, |name| {
-            (!is_field_name(name))
-                .then(|| format!("\"{name}\" is no header field's name (RFC 9110 section 5.1)"))
-        }),
+        query: keyed(spec.query.as_ref(), "parameter", problems, no_parameter, no_parameter_value),
+        headers: keyed(spec.headers.as_ref(), "header field", problems, no_field, no_field_value),
         status,
     }
+}
+
+fn no_parameter(name: &str) -> Option<String> {
+    name.contains(['&', '=', '#']).then(|| {
+        format!(
+            "\"{name}\" can never match: &, = and # end a parameter's name; expected it as it is \
+             sent, percent-encoded"
+        )
+    })
+}
+
+fn no_parameter_value(value: &Wildcard) -> Option<&'static str> {
+    value.contains(&['&', '#']).then_some(
+        "can never match: & and # end a parameter's value; expected it as it is sent, \
+         percent-encoded",
+    )
+}
+
+fn no_field(name: &str) -> Option<String> {
+    (!is_field_name(name))
+        .then(|| format!("\"{name}\" is no header field's name (RFC 9110 section 5.1)"))
+}
+
+fn no_field_value(value: &Wildcard) -> Option<&'static str> {
+    value.exact().is_some_and(|text| text.trim() != text).then_some(
+        "can never match: white space around a field's value is no part of it (RFC 9110 section \
+         5.5); expected it without",
+    )
 }
 
 fn keyed(
     field: Option<&Field<Keyed<OneOrMany<Wildcard>>>>,
     what: &str,
     problems: &mut Vec<Problem>,
-    refuse: impl Fn(&str) -> Option<String>,
+    refuse: fn(&str) -> Option<String>,
+    refuse_value: fn(&Wildcard) -> Option<&'static str>,
 ) -> Vec<(String, Vec<Wildcard>)> {
     let Some((field, map)) = field.and_then(|field| Some((field, field.get()?))) else {
         return Vec::new();
@@ -149,6 +176,7 @@ fn keyed(
     for (name, value) in &map.0 {
         problems.extend(refuse(name).map(|message| value.problem(message)));
         let values = values(Some(value), "value", problems, Wildcard::clone, Wildcard::text);
+        problems.extend(values.iter().filter_map(refuse_value).map(|why| value.problem(why)));
         all.push((name.clone(), values));
     }
     all
@@ -233,12 +261,26 @@ fn hello(
             wrong.text()
         )));
     }
+    let whole = |w: &&Wildcard| w.exact().is_some_and(|text| !is_ja4(text));
+    if let (Some(field), Some(wrong)) = (ja4, fingerprints.iter().find(whole)) {
+        problems.push(field.problem(format!(
+            "\"{}\" can never match: a JA4 fingerprint is like t13d1516h2_8daaf6152771_e5627efa2ab1; \
+             expected a whole one, or * for what may be anything",
+            wrong.text()
+        )));
+    }
     HelloTerm {
         sni: names(sni, problems),
         alpn: values(alpn.as_ref(), "protocol", problems, |a| a.0.clone(), String::clone),
         ja4: fingerprints,
         ech,
     }
+}
+
+/// Ten characters and two halves of hashes.
+fn is_ja4(text: &str) -> bool {
+    let parts: Vec<usize> = text.split('_').map(str::len).collect();
+    parts == [10, 12, 12]
 }
 
 fn mqtt(spec: &MqttSpec, problems: &mut Vec<Problem>) -> MqttTerm {
@@ -301,6 +343,16 @@ fn coap(spec: &CoapSpec, problems: &mut Vec<Problem>) -> CoapTerm {
             "can never match: ACK and RST are no requests (RFC 7252 section 4.3); expected CON or \
              NON",
         ));
+    }
+    // RFC 7252 section 12.1.2, RFC 8323 section 5.
+    let known = |code: &CoapCode| matches!(code.class(), 0 | 2 | 4 | 5 | 7);
+    if let (Some(field), Some(code)) = (&spec.code, codes.iter().find(|code| !known(code))) {
+        problems.push(field.problem(format!(
+            "can never match: there are no codes of class {} (\"{}\"); expected a method, or a code \
+             of class 2, 4, 5 or 7",
+            code.class(),
+            code.text()
+        )));
     }
     CoapTerm {
         codes,

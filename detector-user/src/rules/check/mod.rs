@@ -1,17 +1,24 @@
 //! Raw documents -> checked rules: everything that one value alone cannot show.
 
 mod application;
+mod between;
 mod emit;
+mod flow;
 mod message;
+mod not;
 mod payload;
 mod rule;
 mod terms;
+mod together;
 mod values;
+mod within;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
+
+use ipnet::IpNet;
 
 use super::{
     model::{Application, RuleSet},
@@ -32,12 +39,16 @@ pub(super) struct Documents {
     pub(super) lost: bool,
 }
 
-/// The rule set, of use only if there are no problems.
-pub(super) fn check(documents: &Documents, problems: &mut Vec<Problem>) -> RuleSet {
+/// The rule set, of use only if there are no problems, and what is worth a warning.
+pub(super) fn check(
+    documents: &Documents,
+    ue_pools: &[IpNet],
+    problems: &mut Vec<Problem>,
+) -> (RuleSet, Vec<Problem>) {
     let mut endpoints = application::Endpoints::default();
     let mut taken = BTreeMap::new();
     let mut applications = Applications { by_name: BTreeMap::new(), documents };
-    let mut set = RuleSet::default();
+    let mut checked = Vec::new();
     for document in &documents.applications {
         unique(&document.metadata.name, &mut taken, problems);
         match application::check(document, &mut endpoints, problems) {
@@ -46,7 +57,7 @@ pub(super) fn check(documents: &Documents, problems: &mut Vec<Problem>) -> RuleS
                 applications
                     .by_name
                     .insert(application.name.clone(), Some(Arc::clone(&application)));
-                set.applications.push(application);
+                checked.push((application, document));
             }
             None => {
                 let name = document.metadata.name.get().map(|name| name.0.clone());
@@ -55,12 +66,20 @@ pub(super) fn check(documents: &Documents, problems: &mut Vec<Problem>) -> RuleS
         }
     }
     let mut taken = BTreeMap::new();
+    let mut rules = Vec::new();
     for document in &documents.rules {
         unique(&document.metadata.name, &mut taken, problems);
-        set.rules.extend(rule::check(document, &applications, problems).map(Arc::new));
+        let rule = rule::check(document, &applications, problems);
+        rules.extend(rule.map(|rule| (Arc::new(rule), document)));
     }
+    between::outweighed(&rules, problems);
+    let warnings = between::warnings(&rules, &checked, ue_pools);
+    let mut set = RuleSet {
+        applications: checked.into_iter().map(|(application, _)| application).collect(),
+        rules: rules.into_iter().map(|(rule, _)| rule).collect(),
+    };
     weigh_together(&mut set);
-    set
+    (set, warnings)
 }
 
 /// Where one rule of an application is final, all its rules on packets are judged in one place:
@@ -73,7 +92,10 @@ fn weigh_together(set: &mut RuleSet) {
         .map(|rule| rule.application.name.clone())
         .collect();
     for rule in &mut set.rules {
-        if rule.terms.session.is_none() && weighed.contains(&rule.application.name) {
+        if rule.terms.session.is_none()
+            && rule.terms.sum().is_none()
+            && weighed.contains(&rule.application.name)
+        {
             Arc::make_mut(rule).by_user_space = true;
         }
     }

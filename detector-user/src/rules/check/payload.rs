@@ -1,5 +1,7 @@
 //! Payload bytes: within what is looked at, at one place, at most so many pieces.
 
+use std::collections::HashMap;
+
 use detector_common::event::MAX_CAPTURE;
 
 use crate::{
@@ -56,7 +58,30 @@ fn pattern<T>(
         let PieceSpec { hex, text, mask, at, within } = item.get()?;
         piece(item, &Piece { hex, text, mask, at, within }, problems)
     };
-    Some(PayloadPattern { all: list.iter().filter_map(each).collect() })
+    let pieces: Vec<PayloadPiece> = list.iter().filter_map(each).collect();
+    if let Some(at) = contradiction(&pieces) {
+        problems.push(all.problem(format!(
+            "can never match: two pieces want different bytes at {at} from the payload's start; \
+             expected one of them (a list beside all is of alternatives)"
+        )));
+    }
+    Some(PayloadPattern { all: pieces })
+}
+
+/// Where two pieces at fixed places contradict each other, in bytes from the payload's start.
+fn contradiction(pieces: &[PayloadPiece]) -> Option<usize> {
+    let mut known: HashMap<usize, (u8, u8)> = HashMap::new();
+    for piece in pieces {
+        let PiecePlace::At(offset) = piece.place else { continue };
+        for (at, (byte, mask)) in (usize::from(offset)..).zip(piece.bytes.iter().zip(&piece.mask)) {
+            let (value, bits) = known.entry(at).or_default();
+            if (*value ^ byte) & *bits & mask != 0 {
+                return Some(at);
+            }
+            (*value, *bits) = (*value | byte, *bits | mask);
+        }
+    }
+    None
 }
 
 /// A piece as it is written, alone or in a list.

@@ -14,7 +14,7 @@ use crate::{
         field::{direction as direction_word, protocol as protocol_word},
         model::{Application, HttpRequestMatch, PathMatch, Rule, Signature, Terms},
         raw::{DirectionSpec, RuleDocument, RuleSpec, SessionNeed},
-        term::FlowEventKind,
+        term::{FlowEventKind, MessageTerm},
     },
     yaml::{Field, Problem},
 };
@@ -43,6 +43,13 @@ pub(super) fn check(
     let terms = terms?;
     if terms.session.is_some() {
         only_for_packets(spec, &terms, problems);
+    }
+    if terms.sum().is_some()
+        && let Some(field) = &spec.r#final
+    {
+        problems.push(field.problem(
+            "makes no sense with a rate of all that passes, which is seen with no packet; leave it out",
+        ));
     }
     let direction = direction(spec, &terms, problems);
     let capture = capture(spec, asked, &terms, problems);
@@ -133,6 +140,7 @@ fn direction(spec: &RuleSpec, terms: &Terms, problems: &mut Vec<Problem>) -> Opt
         return None;
     }
     let asked = match field.and_then(Field::get) {
+        None if terms.is_rate_alone() => return None,
         None => return Some(terms.message.as_ref().map_or(Direction::Uplink, message::usual_way)),
         Some(DirectionSpec::Any) => return None,
         Some(DirectionSpec::Uplink) => Direction::Uplink,
@@ -176,7 +184,7 @@ fn capture(
     problems: &mut Vec<Problem>,
 ) -> u16 {
     let bytes = asked.map_or(DEFAULT_CAPTURE, |(_, bytes)| bytes);
-    if terms.session.is_some() || terms.flow.is_some() {
+    if terms.session.is_some() || terms.flow.is_some() || terms.is_rate_alone() {
         if let Some((field, 1..)) = asked {
             let term = terms::in_words(terms);
             problems.push(field.problem(format!(
@@ -284,6 +292,16 @@ fn transport(terms: &Terms, protocol: Protocol) -> bool {
             protocol == Protocol::Tcp || idle
         }
     };
-    flow && (!terms.udp_first || protocol == Protocol::Udp)
-        && terms.message.as_ref().is_none_or(|message| message.kind().over(protocol))
+    let message = terms.message.as_ref().is_none_or(|message| {
+        message.kind().over(protocol)
+            && match (message, protocol) {
+                // RFC 8323 has no message types, and section 5 codes of its own.
+                (MessageTerm::Coap(coap), Protocol::Tcp) => coap.types.is_empty(),
+                (MessageTerm::Coap(coap), Protocol::Udp) => {
+                    coap.codes.is_empty() || coap.codes.iter().any(|code| code.class() != 7)
+                }
+                _ => true,
+            }
+    });
+    flow && message && (!terms.udp_first || protocol == Protocol::Udp)
 }

@@ -7,7 +7,7 @@ use crate::rules::term::{MessageKind, RateOf, SessionEvent, Terms};
 pub enum Available {
     /// Every rule.
     Always,
-    /// Rules on a packet; not the begin or end of a session.
+    /// Rules on a packet; not the begin or end of a session, nor a rate of all that passes.
     Packet,
     /// Rules that match such messages.
     Message(MessageKind),
@@ -32,7 +32,7 @@ impl Available {
     pub fn with(self, terms: &Terms) -> bool {
         match self {
             Self::Always => true,
-            Self::Packet => terms.session.is_none(),
+            Self::Packet => terms.session.is_none() && terms.sum().is_none(),
             Self::Message(kind) => terms.message.as_ref().is_some_and(|m| m.kind() == kind),
             Self::HttpStatus => terms.http().is_some_and(|http| http.is_response()),
             Self::Flow => terms.flow.as_ref().is_some_and(|flow| !flow.events.is_empty()),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{
     field::{direction, protocol},
     model::{Application, Endpoint, Rule, RuleSet, Signature},
+    term::MessageTerm,
 };
 
 /// An application in words.
@@ -187,6 +188,13 @@ fn sent(rule: &Rule) -> String {
         .to_owned();
     }
     let needs = rule.needs();
+    if needs.sums {
+        return "nothing: what the kernel counts is looked at".to_owned();
+    }
+    let datagrams = match &rule.terms.message {
+        Some(MessageTerm::Dns(dns)) if dns.names_some() => "UDP messages for these names",
+        Some(_) | None => "UDP payloads that look like it",
+    };
     [
         (needs.opened, "SYNs"),
         (needs.udp_first, "first packets of UDP flows"),
@@ -197,7 +205,7 @@ fn sent(rule: &Rule) -> String {
             needs.streams && tcp,
             "the first 16 KiB of TCP flows each way, then what begins a message",
         ),
-        (needs.datagrams && udp, "UDP payloads that look like it"),
+        (needs.datagrams && udp, datagrams),
     ]
     .into_iter()
     .filter_map(|(needed, what)| needed.then_some(what))

@@ -92,12 +92,17 @@ impl CoapCode {
         }
     }
 
+    /// The number before the dot.
+    pub fn class(self) -> u8 {
+        match self {
+            Self::Code(code) => code >> 5,
+            Self::Class(class) => class,
+        }
+    }
+
     /// Whether it is a request's.
     pub fn is_request(self) -> bool {
-        match self {
-            Self::Code(code) => code >> 5 == 0,
-            Self::Class(class) => class == 0,
-        }
+        self.class() == 0
     }
 
     /// `GET`, `2.05`, `4.xx`.

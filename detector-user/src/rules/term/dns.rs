@@ -36,6 +36,11 @@ impl DnsTerm {
 }
 
 impl DnsTerm {
+    /// Whether messages with most names are none of these.
+    pub fn names_some(&self) -> bool {
+        !self.names.is_empty() && !self.names.contains(&NamePattern::Any)
+    }
+
     /// Whether this is a question asked for.
     pub fn asks(&self, question: &DnsQuestion) -> bool {
         (self.names.is_empty() || self.names.iter().any(|name| name.matches(&question.name)))

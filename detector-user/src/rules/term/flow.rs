@@ -220,6 +220,11 @@ impl GtpuMessageType {
     /// A user's packet.
     pub const G_PDU: Self = Self(255);
 
+    /// Whether it is about the path between two nodes, not about a tunnel (TS 29.281 section 7.2.1).
+    pub fn is_of_path(self) -> bool {
+        matches!(self.0, 1 | 2 | 31)
+    }
+
     /// The name, or the number.
     pub fn text(self) -> String {
         MESSAGE_TYPES.name(self.0).map_or_else(|| self.0.to_string(), str::to_owned)
@@ -247,6 +252,17 @@ pub struct RateTerm {
     pub at_least: u64,
     /// In which time.
     pub window: Duration,
+}
+
+impl RateTerm {
+    /// The window slides in so many steps.
+    pub const STEPS: u64 = 16;
+
+    /// How long a step is, ns.
+    pub fn step_ns(self) -> u64 {
+        let window = u64::try_from(self.window.as_nanos()).unwrap_or(u64::MAX);
+        (window / Self::STEPS).max(1)
+    }
 }
 
 /// What a rate counts.

@@ -208,6 +208,8 @@ pub struct Needs {
     pub streams: bool,
     /// UDP payloads that look like the rule's protocol.
     pub datagrams: bool,
+    /// What sessions amount to, as the kernel counts it: nothing is shown for that.
+    pub sums: bool,
 }
 
 impl Needs {
@@ -227,6 +229,7 @@ impl Needs {
             gtpu_control: self.gtpu_control || other.gtpu_control,
             streams: self.streams || other.streams,
             datagrams: self.datagrams || other.datagrams,
+            sums: self.sums || other.sums,
         }
     }
 }
@@ -274,8 +277,28 @@ impl Terms {
         }
         let alone = self.flow.is_none() && self.message.is_none() && !self.udp_first;
         needs.payload_start = alone && self.payload.is_some();
+        needs.opened |= self.counts_flows();
+        needs.udp_first |= self.counts_flows();
+        needs.sums = self.sum().is_some();
         needs.gtpu_control = self.gtpu.as_ref().is_some_and(GtpuTerm::is_control);
         needs
+    }
+
+    /// Whether nothing is asked for but a rate: of all that passes between a user and the application.
+    pub fn is_rate_alone(&self) -> bool {
+        let Self { session, udp_first, flow, message, payload, gtpu, not, rate } = self;
+        let others = session.is_some() || *udp_first || flow.is_some() || message.is_some();
+        rate.is_some() && !others && payload.is_none() && gtpu.is_none() && not.is_empty()
+    }
+
+    /// The rate, if it is of all packets or bytes that pass.
+    pub fn sum(&self) -> Option<RateTerm> {
+        self.rate.filter(|rate| rate.of != RateOf::Flows && self.is_rate_alone())
+    }
+
+    /// Whether it is a rate of all flows that begin.
+    pub fn counts_flows(&self) -> bool {
+        self.is_rate_alone() && self.sum().is_none()
     }
 
     /// Whether flows are judged when they are over, by what their ClientHello said.

@@ -2,6 +2,10 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{
+    Hir, Look,
+    literal::{Extractor, Literal},
+};
 use schemars::Schema;
 
 use crate::yaml::{Scalar, scalar};
@@ -105,27 +109,26 @@ impl Scalar for PathRegex {
 
     fn parse(text: &str) -> Result<Self, String> {
         // Its syntax error is a drawing over several lines; the position is said in words.
-        if let Err(error) = regex_syntax::Parser::new().parse(text) {
+        let parsed = regex_syntax::Parser::new().parse(text).map_err(|error| {
             let (what, at) = match &error {
                 regex_syntax::Error::Parse(e) => (e.kind().to_string(), e.span().start.offset),
                 regex_syntax::Error::Translate(e) => (e.kind().to_string(), e.span().start.offset),
                 _ => (error.to_string().replace('\n', " "), 0),
             };
             let at = text.get(..at).map_or(1, |before| before.chars().count() + 1);
-            return Err(format!(
+            format!(
                 "is no regular expression: {what}, at character {at}; expected {}",
                 Self::EXPECTED
-            ));
-        }
-        if text
-            .strip_prefix('^')
-            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
-            && !text.contains('|')
-        {
+            )
+        })?;
+        if never_in_a_path(&parsed) {
+            let instead =
+                text.strip_prefix('^').filter(|rest| rest.starts_with(char::is_alphanumeric));
+            let instead = instead.map(|rest| format!("; did you mean \"^/{rest}\"?"));
             return Err(format!(
-                "\"{text}\" is never in a path, which begins with \"/\"; expected {}; did you mean \"^/{}\"?",
+                "\"{text}\" is never in a path, which begins with \"/\"; expected {}{}",
                 Self::EXPECTED,
-                &text[1..]
+                instead.unwrap_or_default()
             ));
         }
         let regex =
@@ -146,6 +149,29 @@ impl Scalar for PathRegex {
             "examples": ["^/api/v[0-9]+/buy$"],
         })
     }
+}
+
+/// Whether it matches nothing at all, or must stand where a path begins and begins otherwise.
+fn never_in_a_path(expression: &Hir) -> bool {
+    let properties = expression.properties();
+    if properties.minimum_len().is_none() {
+        return true;
+    }
+    let looks = properties.look_set_prefix();
+    if !looks.contains(Look::Start) {
+        return false;
+    }
+    if properties.maximum_len() == Some(0) && properties.look_set_suffix().contains(Look::End) {
+        return true; // only an empty one
+    }
+    // An asterisk is the path of `OPTIONS *` (RFC 9112 section 3.2.4).
+    let possible =
+        |literal: &Literal| !matches!(literal.as_bytes(), [first, ..] if !b"/*".contains(first));
+    Extractor::new()
+        .limit_class(256)
+        .extract(expression)
+        .literals()
+        .is_some_and(|literals| !literals.iter().any(possible))
 }
 
 #[cfg(test)]
@@ -178,6 +204,14 @@ mod tests {
         assert!(said.contains("unclosed group, at character 4"), "{said}");
         assert!(PathRegex::parse("(a{1000}){1000}").unwrap_err().contains("too large"));
         assert!(PathRegex::parse("^api/").unwrap_err().ends_with("did you mean \"^/api/\"?"));
+        for never in ["^(buy|sell)$", "[a&&b]", "^$", "^[a-z]+/x"] {
+            assert!(PathRegex::parse(never).unwrap_err().contains("never in a path"), "{never}");
+        }
+        for some in
+            ["^(/buy|/sell)$", "^", "$", "", "(^|x)buy", "^.buy", "(?m)^buy", "^\\*$", "^/?a"]
+        {
+            assert!(PathRegex::parse(some).is_ok(), "{some}");
+        }
         assert!(PathGlob::parse("api/*").unwrap_err().ends_with("did you mean \"/api/*\"?"));
         assert!(PathGlob::parse("/a[").unwrap_err().contains("is no glob"));
     }

@@ -29,6 +29,19 @@ impl Wildcard {
         rest.ends_with(last.as_str())
     }
 
+    /// The only text that it matches, if it has no star.
+    pub fn exact(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// Whether all that it matches has one of these characters.
+    pub fn contains(&self, any: &[char]) -> bool {
+        self.parts.iter().any(|part| part.contains(any))
+    }
+
     /// The text before the first star.
     pub fn start(&self) -> &str {
         self.parts.first().map_or("", String::as_str)
