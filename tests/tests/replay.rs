@@ -119,6 +119,21 @@ fn a_file_that_is_cut_short_counts_up_to_there_and_exits_with_1() {
 }
 
 #[test]
+fn the_summary_counts_matches_wherever_they_were_decided() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let capture = pcap::file(&presses([10, 60, 0, 2], &[&request]));
+    let output = replay(directory.path(), &capture, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let row = |rule: &str| {
+        let row = said.lines().find(|line| line.split_whitespace().next() == Some(rule));
+        row.map(|row| row.split_whitespace().skip(1).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(row("buy").as_deref(), Some("1 0 0 1"), "by the packet path: {said}");
+    assert_eq!(row("host").as_deref(), Some("1 0 0 1"), "by user space: {said}");
+}
+
+#[test]
 fn users_outside_the_pools_are_none() {
     let directory = tempfile::tempdir().expect("directory");
     let request = http_request("POST", "/buy", "shop.example", "{}");

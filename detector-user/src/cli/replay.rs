@@ -122,6 +122,13 @@ fn facts(path: &Path, output: &mut impl Write) -> Result<(), Stopped> {
         }
     };
     flows.finish(&mut found);
+    let forgotten = flows.counts().evicted;
+    if forgotten != 0 {
+        tracing::warn!(
+            "{}: {forgotten} flows gave way to newer ones: what they went on to say may be missing",
+            path.display()
+        );
+    }
     print(&mut found, output).map_err(Stopped::Output)?;
     progress.finish();
     unknown.report(path);

@@ -1,6 +1,9 @@
 //! What `detector replay --rules` prints: an event a line, and what became of the packets.
 
-use std::io::{self, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
 
 use cloudevents::{AttributesReader, Event};
 use comfy_table::{CellAlignment, Table, presets};
@@ -71,6 +74,16 @@ pub fn summary(counts: &Counts) -> String {
     for (error, count) in &counts.pipeline.undecodable {
         packets.add_row([format!("records undecodable: {error}"), count.to_string()]);
     }
+    let Counts { pipeline, .. } = counts;
+    let forgotten = [
+        ("flows forgotten for want of room", pipeline.flows_forgotten),
+        ("hellos and requests forgotten for want of room", pipeline.deep.forgotten_flows),
+        ("rates forgotten for want of room", pipeline.deep.forgotten_rates),
+        ("`every` windows forgotten for want of room", pipeline.deep.forgotten_windows),
+    ];
+    for (what, count) in forgotten.into_iter().filter(|(_, count)| *count != 0) {
+        packets.add_row([what.to_owned(), count.to_string()]);
+    }
     let mut rules = table(["rule", "matched", "suppressed", "refused", "detected"]);
     for (name, kernel) in &counts.rules {
         let refused = counts.pipeline.refused.iter().filter(|((rule, _), _)| rule == name);
@@ -79,11 +92,13 @@ pub fn summary(counts: &Counts) -> String {
             let found = kernel.iter().find(|(counter, _)| *counter == wanted);
             found.map_or(0, |(_, count)| *count)
         };
+        // Of rules that user space decides, the packet path knows nothing.
+        let deep = |of: &HashMap<String, u64>| of.get(name).copied().unwrap_or(0);
         let detected = counts.pipeline.detected.get(name).copied().unwrap_or(0);
         rules.add_row([
             name.clone(),
-            of(RuleCounter::Matched).to_string(),
-            of(RuleCounter::Suppressed).to_string(),
+            (of(RuleCounter::Matched) + deep(&pipeline.deep.matched)).to_string(),
+            (of(RuleCounter::Suppressed) + deep(&pipeline.deep.suppressed)).to_string(),
             refused.to_string(),
             detected.to_string(),
         ]);
