@@ -49,8 +49,6 @@ pub struct SessionState {
     pub bytes: [Cell<u64>; 2],
     /// Marks of the last segments that matched.
     pub recent: [Cell<u64>; RECENT_SEGMENTS],
-    /// Packets that matched rules.
-    pub matches: Cell<u64>,
     /// TCP connections that are open, as far as their SYN was seen; as two's complement.
     pub open_connections: Cell<u64>,
     /// Where the next mark goes.
@@ -77,8 +75,6 @@ pub struct SessionSnapshot {
     pub bytes: [u64; 2],
     /// See [`SessionState::recent`].
     pub recent: [u64; RECENT_SEGMENTS],
-    /// See [`SessionState::matches`].
-    pub matches: u64,
     /// See [`SessionState::open_connections`].
     pub open_connections: u64,
     /// See [`SessionState::next_recent`].

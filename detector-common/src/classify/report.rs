@@ -116,11 +116,7 @@ pub(super) fn is_retransmission<S: State>(
     let address = flow.application_address.0[0] ^ flow.application_address.0[1];
     // Never 0, which marks a free place; the direction, because both ends count on their own.
     let mark = (ports ^ address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ direction) | (1 << 63);
-    if session.seen_before(mark) {
-        return true;
-    }
-    state.add(&session.matches, 1);
-    false
+    session.seen_before(mark)
 }
 
 /// Counts what a full ring buffer lost.

@@ -48,7 +48,7 @@ pub const PINNED_MAPS: [&str; 15] = [
 /// Sizes of what the kernel side remembers, fixed when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLimits {
-    /// Sessions (a UE and an application); 168 bytes each.
+    /// Sessions (a UE and an application); 160 bytes each.
     pub sessions: u32,
     /// TCP connections and UDP flows; also suppression windows.
     pub flows: u32,

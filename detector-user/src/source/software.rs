@@ -150,7 +150,6 @@ fn snapshot(state: &SessionState) -> SessionSnapshot {
         packets: pair(&state.packets),
         bytes: pair(&state.bytes),
         recent: std::array::from_fn(|n| state.recent[n].get()),
-        matches: state.matches.get(),
         open_connections: state.open_connections.get(),
         next_recent: state.next_recent.get(),
         ue: state.ue.get(),
