@@ -104,7 +104,7 @@ pub(crate) fn wanted<P: PacketBytes + ?Sized, T: Tables, S: State>(
 /// A message between the tunnel's ends (TS 29.281 table 6.1-1): echo, error indication, end marker.
 #[inline(always)]
 fn is_gtpu_control(facts: &Facts) -> bool {
-    facts.tunnel.is_some_and(|tunnel| tunnel.message_type != USER_PACKET)
+    facts.tunnel.is_some() && facts.tunnel.message_type() != USER_PACKET
 }
 
 /// Adds the packet to its flow's sums. Whether it begins or ends the flow; `None` without room.

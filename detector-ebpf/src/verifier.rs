@@ -20,11 +20,12 @@ pub(crate) fn bounded_offset(offset: usize) -> Option<usize> {
 /// A length between 1 and `max` for a helper that takes memory and size.
 ///
 /// Hidden from LLVM, which knows the bounds from earlier code and drops the checks; the verifier
-/// forgot them when the value was spilled or combined with others.
+/// forgot them when the value was spilled or combined with others. That it is not 0 the verifier
+/// learns from an addition: from a comparison with 0 only since Linux 6.3.
 #[inline(always)]
 pub(crate) fn bounded_length(length: usize, max: usize) -> Option<usize> {
-    let length = black_box(length);
-    (length != 0 && length <= max).then_some(length)
+    let less_one = black_box(length.wrapping_sub(1));
+    (less_one < max).then(|| less_one + 1)
 }
 
 /// Adds atomically, without a result: the one atomic instruction of BPF before Linux 5.12.

@@ -24,17 +24,14 @@ pub(super) fn fill_record(
     record.version = RECORD_VERSION;
     record.payload_kind = found.kind as u8;
     record.flags = 0;
-    record.qfi = 0;
-    record.teid = 0;
-    record.gtpu_message_type = 0;
-    if let Some(tunnel) = facts.tunnel {
+    record.qfi = facts.tunnel.qfi();
+    record.teid = facts.tunnel.teid();
+    record.gtpu_message_type = facts.tunnel.message_type();
+    if facts.tunnel.is_some() {
         record.flags |= FLAG_TUNNEL;
-        record.teid = tunnel.teid;
-        record.gtpu_message_type = tunnel.message_type;
-        if let Some(qfi) = tunnel.qfi {
-            record.flags |= FLAG_QFI;
-            record.qfi = qfi;
-        }
+    }
+    if facts.tunnel.has_qfi() {
+        record.flags |= FLAG_QFI;
     }
     if notices.started {
         record.flags |= FLAG_SESSION_STARTED;

@@ -1,6 +1,6 @@
 //! GTP-U (TS 29.281): what a datagram on N3 carries.
 
-use super::{ParseFault, Tunnel, link};
+use super::{ParseFault, TunnelWord, link};
 use crate::{
     packet::{Layer, PacketBytes},
     wire::{Ethernet, Gtpu, Ipv6, ethertype},
@@ -24,10 +24,10 @@ pub(super) enum Message {
     /// Somebody else's UDP.
     Other,
     /// A message that carries no user packet.
-    Control(Tunnel),
+    Control(TunnelWord),
     /// A user's packet.
     UserPacket {
-        tunnel: Tunnel,
+        tunnel: TunnelWord,
         /// What it begins with.
         layer: Layer,
         /// Where.
@@ -48,8 +48,7 @@ pub(super) fn message<P: PacketBytes + ?Sized>(
     if header.flags & 0xf0 != 0x30 {
         return Ok(Message::Other);
     }
-    let mut tunnel =
-        Tunnel { teid: header.teid.get(), message_type: header.message_type, qfi: None };
+    let mut tunnel = TunnelWord::new(header.teid.get(), header.message_type);
     if header.message_type != USER_PACKET {
         return Ok(Message::Control(tunnel));
     }
@@ -70,7 +69,7 @@ fn skip_extensions<P: PacketBytes + ?Sized>(
     packet: &P,
     mut offset: usize,
     mut next: u8,
-    tunnel: &mut Tunnel,
+    tunnel: &mut TunnelWord,
 ) -> Result<usize, ParseFault> {
     for _ in 0..MAX_EXTENSIONS {
         if next == 0 {
@@ -84,7 +83,7 @@ fn skip_extensions<P: PacketBytes + ?Sized>(
         // TS 38.415 section 5.5.2: downlink is PDU type 0, uplink 1, and both have the QFI in the
         // lower six bits of the second byte.
         if next == PDU_SESSION_CONTAINER && kind >> 4 <= 1 {
-            tunnel.qfi = Some(flow & 0x3f);
+            *tunnel = tunnel.with_qfi(flow & 0x3f);
         }
         offset += usize::from(words) * 4;
         // The last byte of each extension header is the type of the next one.

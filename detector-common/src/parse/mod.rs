@@ -49,13 +49,11 @@ pub struct Facts {
     /// [`PacketBytes::vlan_metadata`].
     pub vlan: [u16; MAX_VLAN_TAGS],
     /// The GTP-U message that brought the packet, or that it is.
-    pub tunnel: Option<Tunnel>,
+    pub tunnel: TunnelWord,
 }
 
-/// A GTP-U message. Aligned as the word that it fills: LLVM copies it as one, and the kernel's
-/// verifier allows that on the stack only at multiples of eight.
+/// A GTP-U message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(align(8))]
 pub struct Tunnel {
     /// Tunnel endpoint identifier.
     pub teid: u32,
@@ -65,6 +63,77 @@ pub struct Tunnel {
     pub message_type: u8,
     /// QoS flow identifier (TS 38.415 section 5.5.3.3), if a PDU Session Container was there.
     pub qfi: Option<u8>,
+}
+
+/// A [`Tunnel`] or none, in the bits of one word. An `Option` leaves undefined what is not there; LLVM
+/// then copies stack that was never written, which the verifier allows from Linux 6.3 on only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelWord(u64);
+
+impl TunnelWord {
+    /// No GTP-U.
+    pub const NONE: Self = Self(0);
+    const PRESENT: u64 = 1 << 63;
+    const HAS_QFI: u64 = 1 << 62;
+
+    /// A message without a QFI.
+    #[inline(always)]
+    pub const fn new(teid: u32, message_type: u8) -> Self {
+        Self(Self::PRESENT | (message_type as u64) << 40 | teid as u64)
+    }
+
+    /// The same with this QFI.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_qfi(self, qfi: u8) -> Self {
+        Self(self.0 & !(0xff << 32) | Self::HAS_QFI | (qfi as u64) << 32)
+    }
+
+    /// Whether there is one.
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 & Self::PRESENT != 0
+    }
+
+    /// Tunnel endpoint identifier; 0 for none.
+    #[inline(always)]
+    pub const fn teid(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// See [`Tunnel::message_type`]; 0 for none.
+    #[inline(always)]
+    pub const fn message_type(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// Whether there is a QFI.
+    #[inline(always)]
+    pub const fn has_qfi(self) -> bool {
+        self.0 & Self::HAS_QFI != 0
+    }
+
+    /// See [`Tunnel::qfi`]; 0 for none.
+    #[inline(always)]
+    pub const fn qfi(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    /// As a struct.
+    pub fn get(self) -> Option<Tunnel> {
+        self.is_some().then(|| Tunnel {
+            teid: self.teid(),
+            message_type: self.message_type(),
+            qfi: self.has_qfi().then_some(self.qfi()),
+        })
+    }
+}
+
+impl From<Tunnel> for TunnelWord {
+    fn from(tunnel: Tunnel) -> Self {
+        let word = Self::new(tunnel.teid, tunnel.message_type);
+        tunnel.qfi.map_or(word, |qfi| word.with_qfi(qfi))
+    }
 }
 
 /// Reads a packet.

@@ -1,6 +1,6 @@
 //! TCP (RFC 9293) and UDP (RFC 768): the ports, and where the payload is.
 
-use super::{Facts, ParseFault, ip::Ip};
+use super::{Facts, ParseFault, TunnelWord, ip::Ip};
 use crate::{
     packet::{PacketBytes, Protocol},
     wire::{Tcp, Udp},
@@ -49,6 +49,6 @@ fn facts(ip: &Ip, protocol: Protocol, payload: usize) -> Facts {
         payload_offset: payload as u32,
         payload_length: ip.end.saturating_sub(payload) as u32,
         vlan: [0; super::MAX_VLAN_TAGS],
-        tunnel: None,
+        tunnel: TunnelWord::NONE,
     }
 }

@@ -5,7 +5,7 @@
 //! that GTP-U carries.
 
 use super::{
-    Facts, ParseFault, Tunnel,
+    Facts, ParseFault, TunnelWord,
     gtpu::{self, Message},
     ip::{self, Ip, protocol},
     link, transport,
@@ -32,7 +32,7 @@ enum Content {
 /// Reads what `ip` leads to, which is not TCP: UDP, or a tunnel and what is in it.
 #[inline(always)]
 pub(super) fn walk<P: PacketBytes + ?Sized>(packet: &P, mut ip: Ip) -> Result<Facts, ParseFault> {
-    let mut gtpu = None;
+    let mut gtpu = TunnelWord::NONE;
     for level in 0..=MAX_TUNNELS {
         let (layer, start) = match content(packet, &ip, &mut gtpu)? {
             Content::Payload => return innermost(packet, &ip, gtpu),
@@ -60,7 +60,7 @@ pub(super) fn walk<P: PacketBytes + ?Sized>(packet: &P, mut ip: Ip) -> Result<Fa
 fn innermost<P: PacketBytes + ?Sized>(
     packet: &P,
     ip: &Ip,
-    tunnel: Option<Tunnel>,
+    tunnel: TunnelWord,
 ) -> Result<Facts, ParseFault> {
     let facts = match ip.protocol {
         protocol::TCP => transport::tcp(packet, ip)?,
@@ -74,7 +74,7 @@ fn innermost<P: PacketBytes + ?Sized>(
 fn content<P: PacketBytes + ?Sized>(
     packet: &P,
     ip: &Ip,
-    gtpu: &mut Option<Tunnel>,
+    gtpu: &mut TunnelWord,
 ) -> Result<Content, ParseFault> {
     match ip.protocol {
         protocol::UDP => datagram(packet, ip, gtpu),
@@ -88,7 +88,7 @@ fn content<P: PacketBytes + ?Sized>(
 fn datagram<P: PacketBytes + ?Sized>(
     packet: &P,
     ip: &Ip,
-    gtpu: &mut Option<Tunnel>,
+    gtpu: &mut TunnelWord,
 ) -> Result<Content, ParseFault> {
     let header: Udp = packet.load(ip.offset).ok_or(ParseFault::TruncatedTransport)?;
     let payload = ip.offset + size_of::<Udp>();
@@ -97,11 +97,11 @@ fn datagram<P: PacketBytes + ?Sized>(
         gtpu::PORT => match gtpu::message(packet, payload, ip.end)? {
             Message::Other => Ok(Content::Payload),
             Message::Control(tunnel) => {
-                *gtpu = Some(tunnel);
+                *gtpu = tunnel;
                 Ok(Content::Payload)
             }
             Message::UserPacket { tunnel, layer, start } => {
-                *gtpu = Some(tunnel);
+                *gtpu = tunnel;
                 Ok(Content::Packet(layer, start))
             }
         },

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use detector_common::{
     packet::{Address, Layer, Protocol},
-    parse::Facts,
+    parse::{Facts, TunnelWord},
 };
 use etherparse::{
     IpAuthHeader, IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options,
@@ -140,7 +140,7 @@ impl Plan {
             payload_offset: (self.link.size() + self.ip.header_len() + header) as u32,
             payload_length: self.payload.len() as u32,
             vlan: self.link.vlan(),
-            tunnel: None,
+            tunnel: TunnelWord::NONE,
         }
     }
 }
@@ -197,7 +197,7 @@ pub(crate) fn dissect(frame: &[u8], layer: Layer) -> Option<Facts> {
         payload_offset: (payload.as_ptr() as usize - frame.as_ptr() as usize) as u32,
         payload_length: payload.len() as u32,
         vlan,
-        tunnel: None,
+        tunnel: TunnelWord::NONE,
     })
 }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use detector_common::{
     packet::{Layer, Protocol},
-    parse::{Facts, ParseFault, parse},
+    parse::{Facts, ParseFault, TunnelWord, parse},
 };
 use pnet::packet::{
     MutablePacket,
@@ -103,7 +103,7 @@ proptest! {
             payload_offset: 54,
             payload_length: 9,
             vlan: [0; 2],
-            tunnel: None,
+            tunnel: TunnelWord::NONE,
         }));
         prop_assert_eq!(&frame[54..], &payload);
     }
@@ -142,7 +142,7 @@ proptest! {
             payload_offset: 66,
             payload_length: 5,
             vlan: [99, 0],
-            tunnel: None,
+            tunnel: TunnelWord::NONE,
         }));
     }
 }

@@ -2,7 +2,7 @@
 
 use detector_common::{
     packet::Layer,
-    parse::{Facts, ParseFault, Tunnel, parse},
+    parse::{Facts, ParseFault, Tunnel, TunnelWord, parse},
 };
 use etherparse::IpHeaders;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -84,7 +84,7 @@ fn tunnelled(inner: &Plan, frame: &[u8], qfi: Option<u8>) -> Facts {
         payload_offset: facts.payload_offset + at as u32,
         first_fragment: frame[14] >> 4 == 4 && frame[20] & 0x20 != 0 || facts.first_fragment,
         vlan: [0; 2],
-        tunnel: Some(Tunnel { teid: TEID, message_type: 255, qfi }),
+        tunnel: Tunnel { teid: TEID, message_type: 255, qfi }.into(),
         ..facts
     }
 }
@@ -129,7 +129,7 @@ proptest! {
         outer in outer(), kind in 0u8..255, flags in 0u8..8, inner in inner(),
     ) {
         let plan = on_n3(outer, message(kind, flags, &[], &inner.build()));
-        let tunnel = Some(Tunnel { teid: TEID, message_type: kind, qfi: None });
+        let tunnel = TunnelWord::new(TEID, kind);
         let expected = Facts { tunnel, ..plan.facts() };
         prop_assert_eq!(parse(plan.build().as_slice(), Layer::Ethernet), Ok(expected));
     }
