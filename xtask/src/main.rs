@@ -5,6 +5,7 @@ mod build;
 mod demo;
 mod env;
 mod fuzz;
+mod kernels;
 mod lint;
 mod setup;
 mod shell;
@@ -69,6 +70,12 @@ enum Command {
     /// pinned compiler; cached under target/tools/). Each runs for `--seconds`; what it learns is
     /// kept under target/fuzz/corpus/ for the next run. Exit code 0 only without a finding.
     Fuzz(fuzz::Args),
+    /// Run the tests that ask a kernel on other kernels: Debian's 5.10, 6.1 and 6.12, in QEMU.
+    ///
+    /// Older kernels have verifiers that know less. Each kernel is downloaded once (30 MB, kept under
+    /// target/kernels/), and booted with nothing but the test programs; nothing of this machine's is
+    /// touched. Takes half a minute for each. Exit code 0 only when no test failed.
+    Kernels(kernels::Args),
     /// Deny every warning: clippy for user space and kernel programs, and the documentation.
     Lint,
 }
@@ -111,6 +118,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
             setup::run(&env)?;
             build::run(&env, &build::Args::default())?;
             return soak::run(&env, &args);
+        }
+        Command::Kernels(args) => {
+            setup::run(&env)?;
+            build::kernel_programs(&env)?;
+            return kernels::run(&env, &args);
         }
         Command::Fuzz(args) => fuzz::run(&env, &args)?,
         Command::Lint => {

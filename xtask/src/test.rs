@@ -63,9 +63,9 @@ fn command(env: &Env, args: &Args) -> Command {
 
 /// What the lines of `cargo test` add up to.
 #[derive(Default, Debug, PartialEq, Eq)]
-struct Tally {
-    passed: usize,
-    failed: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
     /// Marked `#[ignore]`.
     ignored: usize,
     /// Skipped by the test itself, with the reason; the harness counts these as passed.
@@ -73,7 +73,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, line: &str) {
+    pub(crate) fn count(&mut self, line: &str) {
         // The harness prints a test's name without a newline before the test runs, so that what
         // the test itself writes need not begin a line.
         if let Some((_, skipped)) = line.split_once(SKIPPED) {
@@ -85,7 +85,7 @@ impl Tally {
         }
     }
 
-    fn print(&self, root: bool) {
+    pub(crate) fn print(&self, root: bool) {
         println!();
         for skipped in &self.skipped {
             println!("skipped: {skipped}");
