@@ -12,13 +12,14 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target, under the name of its program.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("parse", packets::parse),
     ("classify", packets::classify),
     ("capture", packets::capture),
     ("record", packets::record),
     ("rules", text::rules),
     ("config", text::config),
+    ("manifests", text::manifests),
     ("reassembly", streams::reassembly),
     ("dns", datagrams::dns),
     ("quic", datagrams::quic),
@@ -27,6 +28,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("h2", streams::h2),
     ("tls", streams::tls),
     ("mqtt", streams::mqtt),
+    ("proxy", streams::proxy),
 ];
 
 /// Runs one target.

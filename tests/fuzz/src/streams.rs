@@ -3,7 +3,7 @@
 use detector_common::{packet::Address, wire::tcp_flag};
 use detector_user::{
     flow::{Endpoint, Flows, Limits, Segment, Stamp, Transport},
-    l7::{Fact, Step, Way, h2, http1, mqtt, tls},
+    l7::{Fact, Step, Way, h2, http1, mqtt, proxy, tls},
 };
 
 use super::input;
@@ -76,6 +76,15 @@ pub(crate) fn mqtt(bytes: &[u8]) {
     any_split(bytes, || {
         let mut connection = mqtt::Connection::default();
         move |bytes: &[u8]| connection.step(Way::Forth, bytes)
+    });
+}
+
+/// A PROXY header, and what follows it.
+pub(crate) fn proxy(bytes: &[u8]) {
+    assert!(!(proxy::looks_like(bytes) && proxy::may_become(bytes)));
+    any_split(bytes, || {
+        let mut header = proxy::Header::default();
+        move |bytes: &[u8]| if header.is_read() { Step::Not } else { header.step(bytes) }
     });
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use detector_user::{
+    broker::{manifest::Manifests, topology::Topology},
     config::{Config, Environment},
     rules::{self, compile::compile},
 };
@@ -30,5 +31,17 @@ pub(crate) fn rules(bytes: &[u8]) {
 pub(crate) fn config(bytes: &[u8]) {
     if let Err(problems) = Config::parse(Path::new("fuzz.yaml"), bytes, &Environment::default()) {
         assert!(!problems.list().is_empty());
+    }
+}
+
+/// Manifests of a Broker are refused with a reason, or make a topology or none.
+pub(crate) fn manifests(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut manifests = Manifests::default();
+    match manifests.add(Path::new("fuzz.yaml"), text) {
+        Ok(()) => {
+            let _ = Topology::new(manifests, &[]);
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
