@@ -13,6 +13,8 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::metrics::{Family, Kind, Sample};
+
 /// What was not used in quiet times may be used at once, up to what is due in this time.
 const SAVED: Duration = Duration::from_secs(1);
 
@@ -36,6 +38,25 @@ impl CpuBudget {
         self.rest(Accounts::delivery)
     }
 
+    /// How often the budget was used up, for the metrics.
+    pub fn family(&self) -> Option<Family> {
+        let accounts = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let sample = |who: &str, account: &Account| Sample {
+            labels: vec![("who", who.to_owned())],
+            value: account.rests,
+        };
+        Some(Family {
+            name: "cpu_rests",
+            help: "How often the reader or the delivery began to rest, because limits.cpu was used up",
+            unit: None,
+            kind: Kind::Counter,
+            samples: vec![
+                sample("reader", &accounts.reader),
+                sample("delivery", &accounts.delivery),
+            ],
+        })
+    }
+
     fn rest(&self, ask: impl Fn(&mut Accounts, Instant, Duration) -> Duration) -> Duration {
         let Some(accounts) = &self.0 else { return Duration::ZERO };
         let mut accounts = accounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,11 +71,14 @@ struct Account {
     credit: f64,
     at: Instant,
     used: Duration,
+    /// How often whoever uses it was told to rest, and whether it was the last time.
+    rests: u64,
+    resting: bool,
 }
 
 impl Account {
     fn new(cores: f64, now: Instant, used: Duration) -> Self {
-        Self { cores, credit: 0.0, at: now, used }
+        Self { cores, credit: 0.0, at: now, used, rests: 0, resting: false }
     }
 
     /// `used`: in all, since whenever.
@@ -63,6 +87,14 @@ impl Account {
         let spent = used.saturating_sub(self.used).as_secs_f64();
         self.credit = (self.credit + due - spent).min(SAVED.as_secs_f64() * self.cores);
         (self.at, self.used) = (now, used);
+    }
+
+    /// How long to rest, when so much of all that may be used is left.
+    fn tell(&mut self, all: &Self) -> Duration {
+        let rest = all.rest().min(self.rest());
+        self.rests += u64::from(!rest.is_zero() && !self.resting);
+        self.resting = !rest.is_zero();
+        rest
     }
 
     /// Until there is something to be used again.
@@ -94,13 +126,13 @@ impl Accounts {
         self.read = thread;
         self.all.settle(now, process);
         self.reader.settle(now, thread);
-        self.all.rest().min(self.reader.rest())
+        self.reader.tell(&self.all)
     }
 
     fn delivery(&mut self, now: Instant, process: Duration) -> Duration {
         self.all.settle(now, process);
         self.delivery.settle(now, process.saturating_sub(self.read));
-        self.all.rest().min(self.delivery.rest())
+        self.delivery.tell(&self.all)
     }
 }
 
@@ -171,11 +203,13 @@ mod tests {
         let share = |used: Duration| used.as_secs_f64() / 10.0;
         assert!(share(reader) > 0.095, "all that it wanted: {}", share(reader));
         assert!((0.28..0.31).contains(&share(delivery)), "the rest: {}", share(delivery));
+        assert!(accounts.delivery.rests > 100 && accounts.reader.rests == 0, "and it is counted");
     }
 
     #[test]
     fn without_a_budget_nobody_rests() {
         let budget = CpuBudget::default();
         assert_eq!(budget.reader_rest() + budget.delivery_rest(), Duration::ZERO);
+        assert!(budget.family().is_none());
     }
 }

@@ -120,6 +120,8 @@ impl Agent {
         let listener = TcpListener::from_std(listener)?;
         let spans = traces::start(&config, &metrics)?;
         let cpu = config.limits.cpu.map(CpuBudget::cores).unwrap_or_default();
+        let shown = cpu.clone();
+        metrics.collect(move || shown.family().into_iter().collect());
         let delivery = sinks::start(&config, output, spans.clone(), cpu.clone(), &metrics)?;
         let delivery = Arc::new(delivery);
         let give_up = CancellationToken::new();

@@ -29,7 +29,7 @@ const USERS: u64 = 128;
 /// What the agent may hold at most, in kB: a debug build, a queue of 512 and a spool of 4 MiB.
 const MEMORY_KB: u64 = 150_000;
 /// Cores.
-const CPU: f64 = 0.3;
+const CPU: f64 = 0.1;
 
 fn bed() -> Bed {
     let bed = Bed::new();

@@ -102,6 +102,7 @@ fn judge(fault: &str, scene: &Scene<'_>, pressed: &[Vec<String>; 2]) {
     assert_eq!(row.lost, 0, "presses");
     let agent = &scene.agent;
     assert_eq!(metric(agent, "detector_ledger_lost_total", &[]), 0.0);
+    assert_eq!(metric(agent, "detector_ledger_dead_lettered_total", &[]), 0.0);
     assert_eq!(metric(agent, "detector_rule_ring_full_total", &[]), 0.0);
     ["buy-click", "came", "left"].iter().for_each(|rule| balanced(agent, rule));
     let taken = taken(&scene.recorded());
