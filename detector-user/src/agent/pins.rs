@@ -9,13 +9,11 @@ use crate::{
     attach::Attacher,
     pin::{self, OtherLayout, PinDirectory, PinError},
     source::{
-        kernel::KernelLimits,
+        kernel::{KernelLimits, Notes},
         ring_buffer::Ring,
         ring_chain::{Done, RingChain},
         ring_notes::{self, RingNotes},
-        rule_maps,
-        rule_notes::GenerationNotes,
-        table_copy,
+        rule_maps, table_copy,
     },
 };
 
@@ -31,15 +29,15 @@ pub(super) fn open(path: &Path, limits: &KernelLimits) -> Result<PinDirectory, P
 
 /// Takes over what tables of other layouts hold. To be called before there are rules, and before
 /// anything is attached to.
-pub(super) fn adopt(
-    pins: &PinDirectory,
-    generations: &mut GenerationNotes,
-) -> Result<(), PinError> {
+pub(super) fn adopt(pins: &PinDirectory, notes: &mut Notes) -> Result<(), PinError> {
     for OtherLayout { maps, same_source } in pins.other_layouts()? {
         if same_source {
             table_copy::copy_missing(&maps, pins);
         } else {
-            generations.keep_those_of(&maps);
+            // What records mean, when they were made, and by what.
+            notes.generations.keep_those_of(&maps);
+            notes.clock.keep_those_of(&maps);
+            notes.devices.keep_those_of(&maps);
         }
     }
     Ok(())

@@ -62,13 +62,12 @@ impl Prepared {
             None => Kernel::load(limits)?,
         };
         let control = control(config.admin.socket.as_deref())?;
-        let Kernel { ebpf, rules, sessions, counters, ring, notes, log } = kernel;
+        let Kernel { ebpf, rules, sessions, counters, ring, mut notes, log } = kernel;
         let pools = config.ue_pools.iter().map(|pool| pool.cidr).collect();
-        let mut notes = notes.map(split);
-        if let Some((pins, (generations, ..))) = pins.as_ref().zip(notes.as_mut()) {
-            pins::adopt(pins, generations)?;
+        if let Some((pins, notes)) = pins.as_ref().zip(notes.as_mut()) {
+            pins::adopt(pins, notes)?;
         }
-        let (generations, mut ring_notes, notes) = match notes {
+        let (generations, mut ring_notes, notes) = match notes.map(split) {
             Some((generations, ring, reader)) => (Some(generations), Some(ring), Some(reader)),
             None => (None, None, None),
         };

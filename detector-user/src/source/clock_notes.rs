@@ -1,11 +1,15 @@
 //! What time of day the packet path's clock stands for, as the agents before found it: a record that
 //! is read again by another agent is then given the same time, and its events the same ids.
 
+use std::path::Path;
+
 use aya::maps::{HashMap, MapData};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 use super::{agent_map, kernel::LoadError};
 use crate::pin::PinDirectory;
+
+const NAME: &str = "CLOCK_NOTES";
 
 /// Settings of the wall clock that are remembered.
 pub const MAX_SETTINGS: usize = 16;
@@ -35,7 +39,16 @@ pub struct ClockNotes {
 
 impl ClockNotes {
     pub(super) fn open(pins: &PinDirectory) -> Result<Self, LoadError> {
-        Ok(Self { map: agent_map::open(pins, "CLOCK_NOTES", 1)? })
+        Ok(Self { map: agent_map::open(pins, NAME, 1)? })
+    }
+
+    /// Goes on with what the agents of another layout have noted there. It is noted the same way as
+    /// long as records have the same version (`RECORD_VERSION`).
+    pub fn keep_those_of(&mut self, maps: &Path) {
+        let Some(map) = agent_map::existing(&maps.join(NAME)) else { return };
+        if self.settings().is_empty() {
+            self.keep(&Self { map }.settings());
+        }
     }
 
     /// The settings, oldest first.

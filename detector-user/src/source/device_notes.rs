@@ -1,11 +1,15 @@
 //! What devices were called, and since when: a record that is read again by another agent is then of
 //! the same device, though it was renamed or is gone, and its event has the same `source`.
 
+use std::path::Path;
+
 use aya::maps::{HashMap, MapData};
 use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 use super::{agent_map, kernel::LoadError};
 use crate::pin::PinDirectory;
+
+const MAP: &str = "DEVICE_NOTES";
 
 /// Names of one device that are remembered.
 pub const MAX_NAMES: usize = 4;
@@ -46,7 +50,19 @@ pub struct DeviceNotes {
 impl DeviceNotes {
     /// Those that are pinned, or none yet.
     pub(super) fn open(pins: &PinDirectory) -> Result<Self, LoadError> {
-        Ok(Self { map: agent_map::open(pins, "DEVICE_NOTES", DEVICES)? })
+        Ok(Self { map: agent_map::open(pins, MAP, DEVICES)? })
+    }
+
+    /// Goes on with what the agents of another layout have noted there. It is noted the same way as
+    /// long as records have the same version (`RECORD_VERSION`).
+    pub fn keep_those_of(&mut self, maps: &Path) {
+        let Some(map) = agent_map::existing(&maps.join(MAP)) else { return };
+        let others = Self { map };
+        for ifindex in others.map.keys().filter_map(Result::ok) {
+            if self.names(ifindex).is_empty() {
+                self.keep(ifindex, &others.names(ifindex));
+            }
+        }
     }
 
     /// A device's names, oldest first.

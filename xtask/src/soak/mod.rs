@@ -18,6 +18,7 @@ use nix::{sys::signal::Signal, unistd::Uid};
 use testbed::{
     agent::Agent,
     app::App,
+    bpffs::BpfFs,
     edge::{self, Edge},
 };
 
@@ -60,7 +61,9 @@ pub(crate) fn run(env: &Env, args: &Args) -> Result<ExitCode> {
     let state = State::create(env)?;
     let network = shell::step("network", edge::routed)?;
     let config = state.path().join("config.yaml");
-    fs::write(&config, CONFIG)?;
+    let pins = BpfFs::mount()?;
+    let path = pins.path("detector");
+    fs::write(&config, format!("{CONFIG}  pin: {{path: {}}}\n", path.display()))?;
     fs::write(state.path().join("rules.yaml"), RULES)?;
     let dn = &network.dn;
     let applications = network.applications().into_iter().map(|at| App::start(dn.listen(at)?));
@@ -172,7 +175,7 @@ spec:
   uePools: [{name: v4, cidr: 10.60.0.0/24}, {name: v6, cidr: \"fd00:60::/64\"}]
   rules: [rules.yaml]
   sink: {url: \"http://127.0.0.1:8099/api/buttons/buy\"}
-  delivery: {retries: 12}
+  delivery: {retries: 12, spool: {directory: spool}}
 ";
 
 const RULES: &str = "apiVersion: detector.dev/v1alpha1
@@ -189,4 +192,29 @@ spec:
   application: shop
   match: {http: {method: POST, path: /api/buttons/buy}}
   emit: {type: com.example.buy}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: over}
+spec:
+  application: shop
+  match: {flow: closed}
+  emit: {type: com.example.over}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: often}
+spec:
+  application: shop
+  match: {http: {pathPrefix: /api/}, rate: {packets: 10, within: 2s}}
+  emit: {type: com.example.often}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: seldom}
+spec:
+  application: shop
+  every: 5s
+  match: {http: {pathPrefix: /api/, headers: {host: '*'}}}
+  emit: {type: com.example.seldom}
 ";
