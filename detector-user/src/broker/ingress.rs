@@ -18,8 +18,9 @@ use cloudevents::{AttributesReader, Event, binding::http::to_event};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dispatch::{Context, Dispatcher, passed_through},
+    dispatch::{Context, Dispatcher},
     resource::Name,
+    rewrite::passed_through,
 };
 
 /// What the handler needs.

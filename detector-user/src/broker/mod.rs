@@ -22,6 +22,7 @@ pub mod node;
 mod report;
 mod resolve;
 pub mod resource;
+mod rewrite;
 mod server;
 #[cfg(test)]
 mod tests;

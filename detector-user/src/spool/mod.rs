@@ -47,6 +47,7 @@
 
 mod directory;
 mod frame;
+mod record;
 mod recover;
 mod segment;
 mod store;
@@ -63,8 +64,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use directory::Directory;
+pub use record::{Appended, Fate, Given, Lost, NewRecord, Placed};
 pub use recover::{Damage, Recovered};
-pub use store::{Appended, Fate, Given, Lost, NewRecord, Placed, Spool};
+pub use store::Spool;
 
 /// The disk as the spool uses it: one directory of append-only files. A trait, so that tests can
 /// lose power between any two calls.
