@@ -6,6 +6,7 @@ mod confine;
 mod events;
 mod handover;
 mod ledger;
+mod memory;
 mod observe;
 mod pins;
 mod prepare;
@@ -70,6 +71,7 @@ pub fn run(config: &Path, rules: Vec<PathBuf>, output: Output) -> anyhow::Result
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut agent = Agent::start(config, output, prepared)?;
+        memory::give_back();
         agent.work(&mut signals).await;
         agent.stop().await
     });
