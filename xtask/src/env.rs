@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 
 use crate::shell;
 
-/// Features of the agent that are not in its default build; linted and tested all together.
-pub(crate) const FEATURES: &str = "detector-user/otlp";
+/// Features that are not in the default build; linted and tested all together.
+pub(crate) const FEATURES: &[&str] = &["detector-user/otlp", "detector-tests/streams"];
 
 /// The places every command works with.
 pub(crate) struct Env {

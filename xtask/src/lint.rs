@@ -11,7 +11,7 @@ use crate::{
 /// Fails on the first warning.
 pub(crate) fn run(env: &Env) -> Result<()> {
     shell::step("clippy: what runs in user space", || {
-        let features = ["--features", FEATURES];
+        let features = ["--features", &FEATURES.join(",")];
         shell::run(
             env.cargo()
                 .args(["clippy", "--all-targets"])

@@ -100,6 +100,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Test(args) => {
             setup::run(&env)?;
+            setup::features(&env)?;
             build::run(&env, &build::Args::default())?;
             return test::run(&env, &args);
         }
@@ -127,6 +128,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Fuzz(args) => fuzz::run(&env, &args)?,
         Command::Lint => {
             setup::run(&env)?;
+            setup::features(&env)?;
             build::kernel_programs(&env)?;
             lint::run(&env)?;
         }

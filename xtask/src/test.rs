@@ -8,6 +8,7 @@ use testbed::root::SKIPPED;
 
 use crate::{
     env::{Env, FEATURES},
+    setup::nats_server,
     shell,
 };
 
@@ -49,9 +50,9 @@ fn command(env: &Env, args: &Args) -> Command {
     if let Some(package) = &args.package {
         cargo.args(["--package", package]);
     }
-    if args.package.as_deref().is_none_or(|package| package == "detector-user") {
-        cargo.args(["--features", FEATURES]);
-    }
+    cargo.args(["--features", &features(args.package.as_deref())]);
+    // Where `setup` puts what tests need and nobody need have installed.
+    cargo.env("PATH", nats_server::path(env));
     if args.sudo {
         // Cargo builds as the user and starts each test program with this in front.
         let triple = env.host.to_uppercase().replace('-', "_");
@@ -59,6 +60,14 @@ fn command(env: &Env, args: &Args) -> Command {
     }
     cargo.arg("--").args(&args.filter);
     cargo
+}
+
+/// Of one package, or all.
+fn features(package: Option<&str>) -> String {
+    let of = |feature: &&&str| {
+        package.is_none_or(|package| feature.split_once('/').is_some_and(|(of, _)| of == package))
+    };
+    FEATURES.iter().filter(of).copied().collect::<Vec<_>>().join(",")
 }
 
 /// What the lines of `cargo test` add up to.
@@ -112,7 +121,14 @@ fn number_before(text: &str, word: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{SKIPPED, Tally};
+    use super::{SKIPPED, Tally, features};
+
+    #[test]
+    fn a_package_has_its_own_features_and_the_whole_has_all() {
+        assert_eq!(features(Some("detector-user")), "detector-user/otlp");
+        assert_eq!(features(Some("xtask")), "");
+        assert_eq!(features(None), "detector-user/otlp,detector-tests/streams");
+    }
 
     #[test]
     fn results_of_all_test_programs_add_up() {

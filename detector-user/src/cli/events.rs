@@ -161,7 +161,7 @@ impl EventOutput {
                 write_head(&mut out, args.format)?;
                 Way::Printed { format: args.format, out }
             }
-            target @ (Target::Http(_) | Target::File { .. }) => {
+            target @ (Target::Http(_) | Target::Stream(_) | Target::File { .. }) => {
                 Way::Sent(Box::new(Sending::start(target, runtime, patience)?))
             }
         };
@@ -217,7 +217,7 @@ impl Sending {
         let _inside = runtime.enter();
         let delivery = Delivery::start(&config, vec![Lane::from(sink)], &Metrics::new());
         let sink = match target {
-            Target::Http(http) => http.url.to_string(),
+            target @ (Target::Http(_) | Target::Stream(_)) => target.to_string(),
             Target::File { path, .. } => path.display().to_string(),
             Target::Stdout => "stdout".to_owned(),
         };

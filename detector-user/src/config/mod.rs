@@ -6,6 +6,7 @@ mod device;
 mod environment;
 mod raw;
 mod sinks;
+mod stream;
 
 use std::{
     net::SocketAddr,
@@ -19,6 +20,7 @@ use url::Url;
 
 pub use environment::Environment;
 pub use raw::{ConfigDocument, ContentMode};
+pub use stream::{Login, SaslMechanism, StreamAddress, StreamConfig, StreamProtocol};
 
 use crate::{
     attach::DeviceWish,
@@ -81,6 +83,8 @@ pub struct SinkConfig {
 pub enum Sink {
     /// POSTed.
     Http(Box<HttpConfig>),
+    /// Added to a stream.
+    Stream(Box<StreamConfig>),
     /// One JSON line each on standard output.
     Stdout,
     /// One JSON line each, appended.

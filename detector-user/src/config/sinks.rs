@@ -1,5 +1,7 @@
 //! Where events go: raw to checked.
 
+mod stream;
+
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -10,9 +12,13 @@ use super::{
     Batch, HttpConfig, Sink, SinkConfig, TokenConfig,
     check::{Checker, items},
     environment::{self, Environment},
-    raw::{BatchSpec, ConfigSpec, ContentMode, FileSpec, OidcSpec, SinkSpec, SinkUrl, TlsSpec},
+    raw::{
+        BatchSpec, ConfigSpec, ContentMode, FileSpec, OidcSpec, SinkAddress, SinkSpec, SinkUrl,
+        TlsSpec,
+    },
 };
 use crate::yaml::{Field, Problem, Scalar};
+use url::Url;
 
 /// Where a SinkBinding mounts the token when OIDC is on (Knative eventing, "OIDC authentication").
 const TOKEN: &str = "/oidc/token";
@@ -42,6 +48,12 @@ pub(super) fn sinks(
             }
         }
     }
+}
+
+/// Files of certificates.
+struct Certificates {
+    ca: Option<PathBuf>,
+    identity: Option<(PathBuf, PathBuf)>,
 }
 
 struct Reader<'a> {
@@ -83,18 +95,7 @@ impl Reader<'_> {
             )));
             return None;
         }
-        if spec.url.is_none() {
-            for (name, given) in [
-                ("mode", spec.mode.is_some()),
-                ("batch", spec.batch.is_some()),
-                ("tls", spec.tls.is_some()),
-                ("oidc", spec.oidc.is_some()),
-            ] {
-                if given {
-                    problems.push(field.problem(format!("has \"{name}\", which needs a url")));
-                }
-            }
-        }
+        say_misplaced(field, spec, problems);
         let (kind, sink) = self.sink(spec, problems)?;
         let name = spec.name.as_ref().and_then(Field::get);
         let rules = spec.rules.as_ref().map(|rules| items(rules, "rule", problems));
@@ -107,8 +108,16 @@ impl Reader<'_> {
 
     /// With the name of its kind.
     fn sink(&self, spec: &SinkSpec, problems: &mut Vec<Problem>) -> Option<(&'static str, Sink)> {
-        if let Some(url) = &spec.url {
-            return Some(("http", Sink::Http(Box::new(self.http(spec, url.get()?, problems)?))));
+        if let Some(field) = &spec.url {
+            return Some(match field.get()? {
+                SinkAddress::Http(url) => {
+                    ("http", Sink::Http(Box::new(self.http(spec, url, problems)?)))
+                }
+                SinkAddress::Stream(address) => {
+                    let stream = self.stream(spec, field, address, problems)?;
+                    (address.protocol.name(), Sink::Stream(Box::new(stream)))
+                }
+            });
         }
         if let Some(file) = &spec.file {
             return Some(("file", self.file(file.get()?, problems)?));
@@ -125,13 +134,8 @@ impl Reader<'_> {
         Some(Sink::File { path, max_bytes: max_bytes.then_some(size), keep })
     }
 
-    fn http(
-        &self,
-        spec: &SinkSpec,
-        url: &SinkUrl,
-        problems: &mut Vec<Problem>,
-    ) -> Option<HttpConfig> {
-        let mut http = HttpConfig::of(url.0.clone());
+    fn http(&self, spec: &SinkSpec, url: &Url, problems: &mut Vec<Problem>) -> Option<HttpConfig> {
+        let mut http = HttpConfig::of(url.clone());
         http.mode = spec.mode.as_ref().and_then(Field::get).copied().unwrap_or_default();
         if let Some(field) = &spec.batch {
             http.batch = batch(field, http.mode, problems)?;
@@ -140,7 +144,11 @@ impl Reader<'_> {
         if let Some(field) = &spec.tls
             && let Some(tls) = field.get()
         {
-            self.tls(tls, field, &mut http, problems);
+            let Certificates { ca, identity } = self.certificates(tls, field, problems);
+            (http.ca, http.identity) = (ca, identity);
+            if http.url.scheme() != "https" {
+                problems.push(field.problem("needs an https url"));
+            }
         }
         if let Some(oidc) = &spec.oidc {
             http.token = self.token(oidc.get()?);
@@ -148,27 +156,25 @@ impl Reader<'_> {
         Some(http)
     }
 
-    fn tls(
+    fn certificates(
         &self,
         tls: &TlsSpec,
         field: &Field<TlsSpec>,
-        http: &mut HttpConfig,
         problems: &mut Vec<Problem>,
-    ) {
-        let path = |field: &Option<Field<String>>| -> Option<PathBuf> {
-            Some(self.directory.join(field.as_ref()?.get()?))
-        };
-        http.ca = path(&tls.ca);
-        match (path(&tls.cert), path(&tls.key)) {
-            (Some(cert), Some(key)) => http.identity = Some((cert, key)),
-            (None, None) => {}
+    ) -> Certificates {
+        let identity = match (self.path(&tls.cert), self.path(&tls.key)) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
             (Some(_), None) | (None, Some(_)) => {
                 problems.push(field.problem("has one of cert and key; expected both"));
+                None
             }
-        }
-        if http.url.scheme() != "https" {
-            problems.push(field.problem("needs an https url"));
-        }
+        };
+        Certificates { ca: self.path(&tls.ca), identity }
+    }
+
+    fn path(&self, field: &Option<Field<String>>) -> Option<PathBuf> {
+        Some(self.directory.join(field.as_ref()?.get()?))
     }
 
     fn token(&self, oidc: &OidcSpec) -> Option<TokenConfig> {
@@ -182,6 +188,25 @@ impl Reader<'_> {
         http.more_ca = self.more_ca.map(str::to_owned);
         http.token = Some(TokenConfig { file: TOKEN.into(), optional: true, audience: None });
         SinkConfig { name: "http".to_owned(), rules: Vec::new(), sink: Sink::Http(Box::new(http)) }
+    }
+}
+
+/// What is written of a sink and does not belong to its kind.
+fn say_misplaced(field: &Field<SinkSpec>, spec: &SinkSpec, problems: &mut Vec<Problem>) {
+    let address = spec.url.as_ref().map(|url| url.get());
+    // Of a URL that was refused nobody knows the kind.
+    let http = address.is_some_and(|address| !matches!(address, Some(SinkAddress::Stream(_))));
+    let stream = address.is_some_and(|address| !matches!(address, Some(SinkAddress::Http(_))));
+    for (name, given, fits, needs) in [
+        ("mode", spec.mode.is_some(), http, "an http or https url"),
+        ("batch", spec.batch.is_some(), http, "an http or https url"),
+        ("oidc", spec.oidc.is_some(), http, "an http or https url"),
+        ("tls", spec.tls.is_some(), http || stream, "a url"),
+        ("login", spec.login.is_some(), stream, "a nats or kafka url"),
+    ] {
+        if given && !fits {
+            problems.push(field.problem(format!("has \"{name}\", which needs {needs}")));
+        }
     }
 }
 

@@ -351,6 +351,70 @@ fn several_sinks_have_names_rules_and_settings_of_their_own() {
 }
 
 #[test]
+fn a_stream_has_servers_a_login_and_tls_and_needs_its_feature() {
+    let sink = |written: &str| {
+        config(&format!("{MINIMAL}  sink: {{{written}}}\n"), &[])
+            .map(|mut config| config.sinks.remove(0))
+    };
+    let nats = sink("url: 'nats://a:1,b/x.y', tls: {ca: ca.pem}, login: {credentials: a.creds}");
+    let user = "login: {user: me, passwordFile: password}";
+    let kafka = sink(&format!("url: 'kafka://k/t', {user}"));
+    let directory = Path::new("/etc/detector");
+    let expected = [
+        StreamConfig {
+            tls: true,
+            ca: Some(directory.join("ca.pem")),
+            login: Some(Login::Credentials(directory.join("a.creds"))),
+            ..StreamConfig::of("nats://a:1,b:4222/x.y".parse().unwrap())
+        },
+        StreamConfig {
+            login: Some(Login::User {
+                user: "me".into(),
+                password_file: directory.join("password"),
+                mechanism: SaslMechanism::ScramSha512,
+            }),
+            ..StreamConfig::of("kafka://k:9092/t".parse().unwrap())
+        },
+    ];
+    for (sink, expected) in [nats, kafka].into_iter().zip(expected) {
+        let protocol = expected.address.protocol;
+        if protocol.is_built_in() {
+            let sink = sink.unwrap();
+            assert_eq!(sink.name, protocol.name());
+            assert_eq!(sink.sink, Sink::Stream(Box::new(expected)));
+        } else {
+            let said = sink.unwrap_err();
+            let needs = format!("built with the feature \"{}\"", protocol.name());
+            assert!(
+                said.contains("spec.sink.url: needs a detector that was") && said.contains(&needs)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_stream_is_refused() {
+    let said =
+        |written: &str| config(&format!("{MINIMAL}  sink: {{{written}}}\n"), &[]).unwrap_err();
+    let (nats, kafka) = ("url: 'nats://a/x'", "url: 'kafka://k/t'");
+    let user = "user: me, passwordFile: p";
+    for (written, expected) in [
+        ("url: 'nats://a'".to_owned(), "spec.sink.url: \"nats://a\" has no usable subject"),
+        (format!("{nats}, mode: binary"), "has \"mode\", which needs an http or https url"),
+        ("url: 'http://b/', login: {user: me}".to_owned(), "which needs a nats or kafka url"),
+        (format!("{nats}, login: {{user: me}}"), "spec.sink.login: expected user and passwordFile"),
+        (format!("{nats}, login: {{{user}, credentials: c}}"), "expected one of them"),
+        (format!("{nats}, login: {{{user}, mechanism: PLAIN}}"), "which needs a kafka url"),
+        (format!("{kafka}, login: {{credentials: c}}"), "which need a nats url"),
+        (format!("{kafka}, login: {{{user}, mechanism: PLAIN}}"), "expected tls beside it"),
+        (format!("{kafka}, tls: {{cert: c}}"), "has one of cert and key; expected both"),
+    ] {
+        let said = said(&written);
+        assert!(said.contains(expected), "{written}: {said}");
+    }
+}
+
+#[test]
 fn dead_letters_are_beside_the_spool_unless_told_otherwise() {
     let delivery =
         |text: &str| config(&format!("{MINIMAL}  delivery: {{{text}}}\n"), &[]).unwrap().delivery;

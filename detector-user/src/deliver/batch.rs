@@ -137,6 +137,8 @@ fn may_be_one_events_fault(failure: &Failure) -> bool {
         | Failure::Timeout
         | Failure::Credentials(_)
         | Failure::Io(_)
+        | Failure::Unavailable(_)
+        | Failure::Refused(_)
         | Failure::Unsendable(_) => false,
     }
 }

@@ -22,6 +22,7 @@ use url::Url;
 use super::{
     batch::Batcher,
     binary,
+    causes::{causes, chain},
     retry::retry_after,
     sink::{Failure, Sink, TargetError, quoted, unsendable},
     tls::Clients,
@@ -220,13 +221,4 @@ fn is_close(error: &(dyn Error + 'static)) -> bool {
                 | ErrorKind::UnexpectedEof
         )
     )
-}
-
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| (*error).source())
-}
-
-/// All causes in one line: reqwest's own message alone says little more than the URL.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -14,16 +14,21 @@ mod attempts;
 mod batch;
 mod binary;
 pub mod breaker;
+mod causes;
 mod concurrency;
 pub mod dead;
 mod file;
 mod http;
 mod item;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kept;
 mod lane;
 pub mod ledger;
 mod lines;
 mod metrics;
+#[cfg(feature = "nats")]
+mod nats;
 mod outcome;
 mod queue;
 pub mod retry;

@@ -61,7 +61,7 @@ impl Policy {
     /// What to do after `failure`. `random` lies in 0.0 to 1.0.
     pub fn step(&self, tried: Tried, failure: &Failure, random: f64) -> Step {
         match failure {
-            Failure::Unsendable(_) => Step::Reject,
+            Failure::Unsendable(_) | Failure::Refused(_) => Step::Reject,
             Failure::Answer { status, .. } if !is_retryable(*status) => Step::Reject,
             // Knative's ingress closes idle connections after 10 s; a request that crosses the
             // close on its way says nothing about the sink.
@@ -72,6 +72,7 @@ impl Policy {
             | Failure::Timeout
             | Failure::Credentials(_)
             | Failure::Io(_)
+            | Failure::Unavailable(_)
                 if tried.retries >= self.retries =>
             {
                 Step::Exhaust
@@ -85,7 +86,8 @@ impl Policy {
             | Failure::Network(_)
             | Failure::Timeout
             | Failure::Credentials(_)
-            | Failure::Io(_) => Step::Wait(self.wait(tried.retries, random)),
+            | Failure::Io(_)
+            | Failure::Unavailable(_) => Step::Wait(self.wait(tried.retries, random)),
         }
     }
 

@@ -12,10 +12,12 @@ use super::{
     http::{HttpSettings, HttpSink},
     lines::LineSink,
 };
-use crate::config::HttpConfig;
-/// A sink as the config has it, or as people write it: `http://...`, `https://...`, `stdout` or
-/// `file:PATH`.
+/// A sink as the config has it, or as people write it: `http://...`, `https://...`,
+/// `nats://HOST/SUBJECT`, `kafka://HOST/TOPIC`, `stdout` or `file:PATH`.
 pub use crate::config::Sink as Target;
+#[cfg(any(feature = "nats", feature = "kafka"))]
+use crate::config::StreamProtocol;
+use crate::config::{HttpConfig, StreamConfig};
 
 /// A place events go. One attempt at a time per worker; retrying is not its business.
 pub trait Sink: Send + Sync + 'static {
@@ -59,6 +61,12 @@ pub enum Failure {
     /// A file or stdout could not be written.
     #[error("{0}")]
     Io(String),
+    /// The sink is there and cannot take events now, for this reason.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The sink will never take this event, for this reason.
+    #[error("refused: {0}")]
+    Refused(String),
     /// The event cannot be written in the form the sink wants.
     #[error("cannot be encoded: {0}")]
     Unsendable(String),
@@ -74,6 +82,8 @@ impl Failure {
             | Self::Timeout
             | Self::Credentials(_)
             | Self::Io(_)
+            | Self::Unavailable(_)
+            | Self::Refused(_)
             | Self::Unsendable(_) => None,
         }
     }
@@ -89,6 +99,8 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Credentials(_) => "credentials",
             Self::Io(_) => "io",
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
             Self::Unsendable(_) => "unsendable",
         }
     }
@@ -107,7 +119,8 @@ pub(super) fn quoted(excerpt: &str) -> String {
 pub enum TargetError {
     /// None of the known forms.
     #[error(
-        "sink {given:?}: {why}; expected an http:// or https:// URL, \"stdout\" or \"file:PATH\""
+        "sink {given:?}: {why}; expected an http:// or https:// URL, nats://HOST:PORT/SUBJECT, \
+         kafka://HOST:PORT/TOPIC, \"stdout\" or \"file:PATH\""
     )]
     Unknown {
         /// What was given.
@@ -139,6 +152,22 @@ pub enum TargetError {
         /// What should be there.
         expected: &'static str,
     },
+    /// This program was built without it.
+    #[error("sink {url}: needs a detector that was built with the feature {feature:?}")]
+    NotBuiltIn {
+        /// The sink.
+        url: String,
+        /// What it was not built with.
+        feature: &'static str,
+    },
+    /// A client of a stream's servers cannot be made.
+    #[error("client of {url}: {why}")]
+    Stream {
+        /// The sink.
+        url: String,
+        /// What the library said.
+        why: String,
+    },
     /// The HTTP client cannot be made.
     #[error("HTTP client: {0}")]
     Client(reqwest::Error),
@@ -158,12 +187,32 @@ impl Target {
     pub fn open(&self, name: &str, http: &HttpSettings) -> Result<Arc<dyn Sink>, TargetError> {
         Ok(match self {
             Self::Http(config) => Arc::new(HttpSink::new(name, config, http)?),
+            Self::Stream(config) => open_stream(name, config, http.timeout)?,
             Self::Stdout => Arc::new(LineSink::stdout(name)),
             Self::File { path, max_bytes, keep } => Arc::new(
                 LineSink::append(name, path, *max_bytes, *keep)
                     .map_err(|error| TargetError::File { path: path.clone(), error })?,
             ),
         })
+    }
+}
+
+fn open_stream(
+    name: &str,
+    config: &StreamConfig,
+    timeout: Duration,
+) -> Result<Arc<dyn Sink>, TargetError> {
+    match config.address.protocol {
+        #[cfg(feature = "nats")]
+        StreamProtocol::Nats => Ok(Arc::new(super::nats::NatsSink::new(name, config, timeout)?)),
+        #[cfg(feature = "kafka")]
+        StreamProtocol::Kafka => Ok(Arc::new(super::kafka::KafkaSink::new(name, config, timeout)?)),
+        #[cfg(not(all(feature = "nats", feature = "kafka")))]
+        missing => {
+            let _ = (name, timeout);
+            let feature = missing.name();
+            Err(TargetError::NotBuiltIn { url: config.address.to_string(), feature })
+        }
     }
 }
 
@@ -183,6 +232,10 @@ impl FromStr for Target {
                 path => Ok(Self::File { path: path.into(), max_bytes: None, keep: 0 }),
             };
         }
+        if ["nats://", "kafka://"].iter().any(|scheme| given.starts_with(scheme)) {
+            let address = given.parse().map_err(|why: String| unknown(&why))?;
+            return Ok(Self::Stream(Box::new(StreamConfig::of(address))));
+        }
         let url = Url::parse(given).map_err(|error| unknown(&error.to_string()))?;
         match url.scheme() {
             "http" | "https" => Ok(Self::Http(Box::new(HttpConfig::of(url)))),
@@ -195,6 +248,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(http) => http.url.fmt(f),
+            Self::Stream(stream) => stream.address.fmt(f),
             Self::Stdout => f.write_str("stdout"),
             Self::File { path, .. } => write!(f, "file:{}", path.display()),
         }
@@ -225,7 +279,8 @@ mod tests {
     #[test]
     fn other_sinks_are_refused_with_what_was_given_and_what_is_expected() {
         for (text, why) in [
-            ("kafka://b", "unknown scheme \"kafka\""),
+            ("kafka://b", "has no usable topic"),
+            ("amqp://b", "unknown scheme \"amqp\""),
             ("file:", "no path"),
             ("broker", "relative URL"),
         ] {

@@ -7,9 +7,9 @@ use nix::unistd::Uid;
 
 use crate::shell;
 
-/// A program that must be on the PATH and the Debian package that brings it.
+/// What must be there and the Debian package that brings it.
 pub(crate) struct Need {
-    /// The program looked for.
+    /// A program on the PATH, or a file's absolute path.
     pub(crate) program: &'static str,
     /// The package that is installed when it is missing.
     pub(crate) package: &'static str,

@@ -3,6 +3,7 @@
 pub(crate) mod apt;
 pub(crate) mod bpf_linker;
 pub(crate) mod cargo_fuzz;
+pub(crate) mod nats_server;
 mod rust_src;
 
 use anyhow::Result;
@@ -22,4 +23,15 @@ pub(crate) fn run(env: &Env) -> Result<()> {
     rust_src::ensure(env)?;
     bpf_linker::ensure(env)?;
     Ok(())
+}
+
+/// What the features besides need, to be built and tested.
+pub(crate) fn features(env: &Env) -> Result<()> {
+    apt::need(&[
+        // librdkafka, with TLS.
+        apt::Need { program: "cmake", package: "cmake" },
+        apt::Need { program: "pkg-config", package: "pkg-config" },
+        apt::Need { program: "/usr/include/openssl/ssl.h", package: "libssl-dev" },
+    ])?;
+    nats_server::ensure(env)
 }

@@ -15,8 +15,10 @@ use crate::{
 
 pub(super) use delivery::{DeadLettersSpec, DeliverySpec, SpoolSpec};
 pub use sink::ContentMode;
-pub(super) use sink::{BatchSpec, FileSpec, OidcSpec, SinkSpec, TlsSpec};
-pub(super) use word::{Cores, FsyncSpec, Listen, NodeName, Ratio, RulePattern, SinkUrl};
+pub(super) use sink::{BatchSpec, FileSpec, LoginSpec, OidcSpec, SinkSpec, TlsSpec};
+pub(super) use word::{
+    Cores, FsyncSpec, Listen, NodeName, Ratio, RulePattern, SinkAddress, SinkUrl,
+};
 
 /// The agent's configuration.
 #[derive(Debug, Deserialize, JsonSchema)]

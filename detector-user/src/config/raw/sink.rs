@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RulePattern, SinkUrl};
+use super::{RulePattern, SinkAddress};
+use crate::config::SaslMechanism;
 use crate::yaml::{ByteSize, Field, Name, Period};
 
 /// Where events go: exactly one of url, stdout and file.
@@ -17,21 +18,25 @@ pub struct SinkSpec {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub rules: Option<Field<Vec<Field<RulePattern>>>>,
-    /// POSTed to this URL.
+    /// POSTed to this URL (http, https), or added to a stream: `nats://HOST:PORT,.../SUBJECT`,
+    /// `kafka://HOST:PORT,.../TOPIC`.
     #[serde(default)]
-    pub url: Option<Field<SinkUrl>>,
-    /// How events are written to a URL: `binary` if left out.
+    pub url: Option<Field<SinkAddress>>,
+    /// How events are written to an http URL: `binary` if left out.
     #[serde(default)]
     pub mode: Option<Field<ContentMode>>,
     /// How many events go in one request; with `mode: batched` only.
     #[serde(default)]
     pub batch: Option<Field<BatchSpec>>,
-    /// Certificates for an https URL.
+    /// Certificates for an https URL; that a stream's servers are to be spoken to by TLS.
     #[serde(default)]
     pub tls: Option<Field<TlsSpec>>,
-    /// A token for the URL.
+    /// A token for an http URL.
     #[serde(default)]
     pub oidc: Option<Field<OidcSpec>>,
+    /// Who the agent is to a stream's servers.
+    #[serde(default)]
+    pub login: Option<Field<LoginSpec>>,
     /// One JSON line each on standard output: `stdout: {}`.
     #[serde(default)]
     pub stdout: Option<Field<StdoutSpec>>,
@@ -90,6 +95,24 @@ pub struct OidcSpec {
     /// The audience that the token must be for; it is not sent to another.
     #[serde(default)]
     pub audience: Option<Field<String>>,
+}
+
+/// Who the agent is: a user with a password, or a NATS credentials file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoginSpec {
+    /// The user; with `passwordFile`.
+    #[serde(default)]
+    pub user: Option<Field<String>>,
+    /// A file with the password.
+    #[serde(default)]
+    pub password_file: Option<Field<String>>,
+    /// How Kafka is shown the password: `SCRAM-SHA-512` if left out.
+    #[serde(default)]
+    pub mechanism: Option<Field<SaslMechanism>>,
+    /// A NATS credentials file, instead of a user.
+    #[serde(default)]
+    pub credentials: Option<Field<String>>,
 }
 
 /// Standard output has no settings.

@@ -4,6 +4,7 @@ use schemars::Schema;
 use url::Url;
 
 use crate::{
+    config::StreamAddress,
     spool::Fsync,
     yaml::{Scalar, scalar},
 };
@@ -53,6 +54,34 @@ impl Scalar for SinkUrl {
 
     fn schema() -> Schema {
         schemars::json_schema!({"type": "string", "format": "uri", "pattern": "^https?://"})
+    }
+}
+
+/// A place for events on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkAddress {
+    /// POSTed to.
+    Http(Url),
+    /// A stream.
+    Stream(StreamAddress),
+}
+scalar!(SinkAddress);
+
+impl Scalar for SinkAddress {
+    const EXPECTED: &'static str = "an http or https URL, e.g. http://127.0.0.1:8081/edge/default, \
+                                    nats://HOST:4222/SUBJECT or kafka://HOST:9092/TOPIC";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if ["nats://", "kafka://"].iter().any(|scheme| text.starts_with(scheme)) {
+            let refuse = |why| format!("\"{text}\" {why}; expected {}", Self::EXPECTED);
+            return text.parse().map(Self::Stream).map_err(refuse);
+        }
+        SinkUrl::parse(text).map(|url| Self::Http(url.0))
+    }
+
+    fn schema() -> Schema {
+        let pattern = "^(https?|nats|kafka)://";
+        schemars::json_schema!({"type": "string", "format": "uri", "pattern": pattern})
     }
 }
 

@@ -1,0 +1,6 @@
+//! Sinks that keep events as a stream: NATS JetStream against a real server, Kafka against the mock of
+//! librdkafka's own tests.
+
+mod bed;
+mod kafka;
+mod nats;
