@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
-    let address = receiver()?;
+    let receiver = receiver()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let named: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     let wanted = |part: &str| named.is_empty() || named.iter().any(|name| name == part);
@@ -55,10 +55,10 @@ fn main() -> Result<()> {
         memory()?;
     }
     if wanted("rates") {
-        runtime.block_on(rates(address))?;
+        runtime.block_on(rates(receiver))?;
     }
     if wanted("latencies") {
-        runtime.block_on(latencies(address))?;
+        runtime.block_on(latencies(receiver.address))?;
     }
     if wanted("spool") {
         spool()?;
@@ -66,13 +66,31 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+#[derive(Clone, Copy)]
+struct Receiver {
+    address: SocketAddr,
+    /// The thread.
+    id: nix::unistd::Pid,
+}
+
+impl Receiver {
+    /// CPU time of its thread.
+    fn time(&self) -> Result<Duration> {
+        let text = fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.id))?;
+        let nanos = text.split(' ').next().context("schedstat")?;
+        Ok(Duration::from_nanos(nanos.parse()?))
+    }
+}
+
 /// A receiver that answers 202, in a runtime of its own.
-fn receiver() -> Result<SocketAddr> {
+fn receiver() -> Result<Receiver> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (sender, id) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
+        let _ = sender.send(nix::unistd::gettid());
         runtime.block_on(async move {
             let Ok(listener) = TcpListener::from_std(listener) else { return };
             while let Ok((stream, _)) = listener.accept().await {
@@ -87,23 +105,36 @@ fn receiver() -> Result<SocketAddr> {
             }
         });
     });
-    Ok(address)
+    Ok(Receiver { address, id: id.recv()? })
+}
+
+const SOURCE: &str = "/mec/site-7/mec-1/n6";
+const TYPE: &str = "com.example.arshop.buy.clicked";
+const TIME: &str = "2026-06-19T12:00:00.123456789+00:00";
+const TRACE: &str = "00-7be133cdc1135d6798e12deec8039cac-b7ad6b7169203331-00";
+
+fn ue(number: usize) -> String {
+    format!("10.60.{}.{}", number / 250 % 250, number % 250)
+}
+
+fn id(number: usize) -> String {
+    format!("7be133cd-c113-5d67-98e1-{number:012x}")
 }
 
 fn event(number: usize) -> Event {
-    let ue = format!("10.60.{}.{}", number / 250 % 250, number % 250);
+    let ue = ue(number);
     let built = EventBuilderV10::new()
-        .id(format!("7be133cd-c113-5d67-98e1-{number:012x}"))
-        .source("/mec/site-7/mec-1/n6")
-        .ty("com.example.arshop.buy.clicked")
+        .id(id(number))
+        .source(SOURCE)
+        .ty(TYPE)
         .subject(ue.as_str())
-        .time("2026-06-19T12:00:00.123456789Z")
+        .time(TIME)
         .extension("partitionkey", ue.as_str())
         .extension("ueip", ue.as_str())
         .extension("application", "ar-shop")
         .extension("rule", "buy-click")
         .extension("direction", "uplink")
-        .extension("traceparent", "00-7be133cdc1135d6798e12deec8039cac-b7ad6b7169203331-00")
+        .extension("traceparent", TRACE)
         .data("application/json", serde_json::json!({"ue": ue, "path": "/api/buttons/buy"}))
         .build();
     built.expect("an event")
@@ -158,42 +189,61 @@ async fn ours(address: SocketAddr) -> Result<f64> {
     Ok(EVENTS as f64 / begin.elapsed().as_secs_f64())
 }
 
-/// The same as an event has.
-const HEADERS: [(&str, &str); 14] = [
-    ("ce-specversion", "1.0"),
-    ("ce-id", "7be133cd-c113-5d67-98e1-2deec8039cac"),
-    ("ce-source", "/mec/site-7/mec-1/n6"),
-    ("ce-type", "com.example.arshop.buy.clicked"),
-    ("ce-subject", "10.60.0.2"),
-    ("ce-time", "2026-06-19T12:00:00.123456789Z"),
-    ("ce-partitionkey", "10.60.0.2"),
-    ("ce-ueip", "10.60.0.2"),
-    ("ce-application", "ar-shop"),
-    ("ce-rule", "buy-click"),
-    ("ce-direction", "uplink"),
-    ("ce-traceparent", "00-7be133cdc1135d6798e12deec8039cac-b7ad6b7169203331-00"),
-    ("user-agent", "detector/0.1.0"),
-    ("content-type", "application/json"),
-];
-const BODY: &str = r#"{"path":"/api/buttons/buy","ue":"10.60.0.2"}"#;
+/// What the delivery sends of an event, made before the time begins as events are.
+struct Prepared {
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
 
-async fn bare_post(client: &reqwest::Client, url: &str) -> reqwest::Result<()> {
-    let request = client.post(url).body(BODY);
-    let request =
-        HEADERS.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+fn prepared(number: usize) -> Prepared {
+    let ue = ue(number);
+    let headers = vec![
+        ("ce-specversion", "1.0".to_owned()),
+        ("ce-id", id(number)),
+        ("ce-source", SOURCE.to_owned()),
+        ("ce-type", TYPE.to_owned()),
+        ("ce-subject", ue.clone()),
+        ("ce-time", TIME.to_owned()),
+        ("ce-partitionkey", ue.clone()),
+        ("ce-ueip", ue.clone()),
+        ("ce-application", "ar-shop".to_owned()),
+        ("ce-rule", "buy-click".to_owned()),
+        ("ce-direction", "uplink".to_owned()),
+        ("ce-traceparent", TRACE.to_owned()),
+        ("user-agent", "detector/0.1.0".to_owned()),
+        ("content-type", "application/json".to_owned()),
+    ];
+    Prepared { headers, body: format!(r#"{{"path":"/api/buttons/buy","ue":"{ue}"}}"#) }
+}
+
+/// For each that is under way at once.
+fn shares() -> Vec<Vec<Prepared>> {
+    let share = EVENTS / UNDER_WAY;
+    (0..UNDER_WAY).map(|it| (it * share..(it + 1) * share).map(prepared).collect()).collect()
+}
+
+async fn bare_post(
+    client: &reqwest::Client,
+    url: &reqwest::Url,
+    prepared: Prepared,
+) -> reqwest::Result<()> {
+    let request = client.post(url.clone()).body(prepared.body);
+    let add = |request: reqwest::RequestBuilder, (name, value)| request.header(name, value);
+    let request = prepared.headers.into_iter().fold(request, add);
     request.send().await?.bytes().await.map(drop)
 }
 
 async fn bare_reqwest(address: SocketAddr) -> Result<f64> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://{address}/edge/default");
+    let url: reqwest::Url = format!("http://{address}/edge/default").parse()?;
+    let shares = shares();
     let begin = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..UNDER_WAY {
+    for share in shares {
         let (client, url) = (client.clone(), url.clone());
         tasks.spawn(async move {
-            for _ in 0..EVENTS / UNDER_WAY {
-                bare_post(&client, &url).await?;
+            for prepared in share {
+                bare_post(&client, &url, prepared).await?;
             }
             reqwest::Result::Ok(())
         });
@@ -203,20 +253,22 @@ async fn bare_reqwest(address: SocketAddr) -> Result<f64> {
 }
 
 async fn bare_hyper(address: SocketAddr) -> Result<f64> {
+    let shares = shares();
     let begin = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..UNDER_WAY {
+    for share in shares {
         tasks.spawn(async move {
             let stream = tokio::net::TcpStream::connect(address).await?;
             let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
             let (mut sender, connection) = handshake.await?;
             tokio::spawn(connection);
-            for _ in 0..EVENTS / UNDER_WAY {
+            for prepared in share {
                 let request = Request::post("/edge/default").header("host", "b");
-                let request = HEADERS
-                    .iter()
-                    .fold(request, |request, (name, value)| request.header(*name, *value));
-                let request = request.body(Full::new(Bytes::from_static(BODY.as_bytes())))?;
+                let add = |request: hyper::http::request::Builder, (name, value)| {
+                    request.header(name, value)
+                };
+                let request = prepared.headers.into_iter().fold(request, add);
+                let request = request.body(Full::new(Bytes::from(prepared.body)))?;
                 sender.ready().await?;
                 sender.send_request(request).await?.into_body().collect().await?;
             }
@@ -234,22 +286,55 @@ fn print(what: &str, mut ratios: Vec<f64>, goal: &str, note: &str) {
     println!("{what:<72} {median:>6.2}  {least:>5.2}..{most:<5.2} {goal:>5}   {note}");
 }
 
+/// What so many events took.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// Events a second.
+    rate: f64,
+    /// Microseconds of CPU for each: the sender's, the receiver's.
+    sender: f64,
+    receiver: f64,
+}
+
+async fn cost(receiver: Receiver, send: impl Future<Output = Result<f64>>) -> Result<Cost> {
+    let (all, receiving) = (process_time()?, receiver.time()?);
+    let rate = send.await?;
+    let receiver = receiver.time()? - receiving;
+    let each = |spent: Duration| spent.as_secs_f64() * 1e6 / EVENTS as f64;
+    let sender = (process_time()? - all).saturating_sub(receiver);
+    Ok(Cost { rate, sender: each(sender), receiver: each(receiver) })
+}
+
 /// Events a second, measured in turn.
-async fn rates(address: SocketAddr) -> Result<()> {
-    let (mut to_reqwest, mut to_hyper, mut last) = (vec![], vec![], 0.0);
+async fn rates(receiver: Receiver) -> Result<()> {
+    let address = receiver.address;
+    let (mut to_reqwest, mut to_hyper, mut time, mut last) = (vec![], vec![], vec![], None);
     for round in 0..=ROUNDS {
-        let (reqwest, hyper) = (bare_reqwest(address).await?, bare_hyper(address).await?);
-        let ours = ours(address).await?;
+        let reqwest = cost(receiver, bare_reqwest(address)).await?;
+        let hyper = cost(receiver, bare_hyper(address)).await?;
+        let ours = cost(receiver, ours(address)).await?;
         if round > 0 {
-            to_reqwest.push(ours / reqwest);
-            to_hyper.push(ours / hyper);
-            last = ours;
+            to_reqwest.push(ours.rate / reqwest.rate);
+            to_hyper.push(ours.rate / hyper.rate);
+            time.push(ours.sender / reqwest.sender);
+            last = Some((ours, reqwest));
         }
     }
-    let note = format!("{last:.0} events/s, {UNDER_WAY} under way");
+    let (ours, bare) = last.context("rounds")?;
+    let note = format!("{:.0} events/s, {UNDER_WAY} under way", ours.rate);
     print("events/s: delivery / bare reqwest loop", to_reqwest, "0.9", &note);
     print("events/s: delivery / bare hyper loop", to_hyper, "", "");
+    let note = format!(
+        "{:.1} / {:.1} us; receiver {:.1}, {:.1} us",
+        ours.sender, bare.sender, ours.receiver, bare.receiver
+    );
+    print("CPU time of an event's sender: delivery / bare reqwest loop", time, "", &note);
     Ok(())
+}
+
+/// CPU time of all threads.
+fn process_time() -> Result<Duration> {
+    Ok(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID.now()?.into())
 }
 
 /// From the record read to the event taken, beside a bare POST, at several rates.
@@ -275,7 +360,7 @@ async fn latencies(address: SocketAddr) -> Result<()> {
 
 async fn bare_latency(address: SocketAddr, rate: u32, count: usize) -> Result<Vec<Duration>> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://{address}/edge/default");
+    let url: reqwest::Url = format!("http://{address}/edge/default").parse()?;
     let took = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = tokio::task::JoinSet::new();
     let begin = tokio::time::Instant::now();
@@ -284,7 +369,7 @@ async fn bare_latency(address: SocketAddr, rate: u32, count: usize) -> Result<Ve
         let (client, url, took) = (client.clone(), url.clone(), took.clone());
         tasks.spawn(async move {
             let begin = Instant::now();
-            if bare_post(&client, &url).await.is_ok() {
+            if bare_post(&client, &url, prepared(number)).await.is_ok() {
                 took.lock().expect("times").push(begin.elapsed());
             }
         });

@@ -4,7 +4,10 @@
 //! request for each attribute: a third of what a POST costs.
 
 use bytes::{Bytes, BytesMut};
-use cloudevents::{Data, Event, event::AttributeValue};
+use cloudevents::{
+    Data, Event,
+    event::{AttributeValue, SpecVersion},
+};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
@@ -16,6 +19,7 @@ use crate::cloudevent::{TRACEPARENT, TraceContext};
 const HEADER_VALUE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// Ingress does not default it.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const SPEC_VERSION: HeaderName = HeaderName::from_static("ce-specversion");
 /// Room for the values of all attributes, as a rule.
 const VALUES: usize = 512;
 const HEADERS: usize = 24;
@@ -27,12 +31,21 @@ pub(super) fn headers(event: &Event) -> Result<HeaderMap, Failure> {
     let mut buffer = BytesMut::with_capacity(VALUES);
     headers.insert(CONTENT_TYPE, JSON);
     for (name, value) in event.iter() {
-        let (name, value) = match name {
+        let (name, value) = match (name, &value) {
             // No CloudEvents string but HTTP's own header: it stays as it is (section 3.1.1).
-            "datacontenttype" => (CONTENT_TYPE, Bytes::from(value.to_string())),
-            _ => (header_name(name)?, escaped(&value, &mut buffer)),
+            ("datacontenttype", _) => {
+                (CONTENT_TYPE, HeaderValue::try_from(value.to_string()).map_err(unsendable)?)
+            }
+            ("specversion", AttributeValue::SpecVersion(SpecVersion::V10)) => {
+                (SPEC_VERSION, HeaderValue::from_static("1.0"))
+            }
+            _ => {
+                let escaped = escaped(&value, &mut buffer);
+                let escaped = HeaderValue::from_maybe_shared(escaped).map_err(unsendable)?;
+                (header_name(name)?, escaped)
+            }
         };
-        headers.insert(name, HeaderValue::from_maybe_shared(value).map_err(unsendable)?);
+        headers.insert(name, value);
     }
     if let Some(context) = TraceContext::of(event).filter(|context| context.sampled) {
         // Whoever follows W3C Trace Context and knows nothing of CloudEvents joins the trace.
@@ -54,7 +67,7 @@ pub(super) fn body(event: &Event) -> Result<Vec<u8>, Failure> {
 
 fn header_name(attribute: &str) -> Result<HeaderName, Failure> {
     Ok(match attribute {
-        "specversion" => HeaderName::from_static("ce-specversion"),
+        "specversion" => SPEC_VERSION,
         "id" => HeaderName::from_static("ce-id"),
         "source" => HeaderName::from_static("ce-source"),
         "type" => HeaderName::from_static("ce-type"),
@@ -85,6 +98,12 @@ fn escaped(value: &AttributeValue<'_>, buffer: &mut BytesMut) -> Bytes {
 }
 
 fn escape(text: &str, buffer: &mut BytesMut) -> Bytes {
+    // As nearly all are.
+    let plain = |byte: u8| matches!(byte, b'!'..=b'~') && byte != b'"' && byte != b'%';
+    if text.bytes().all(plain) {
+        buffer.extend_from_slice(text.as_bytes());
+        return buffer.split().freeze();
+    }
     for part in utf8_percent_encode(text, HEADER_VALUE) {
         buffer.extend_from_slice(part.as_bytes());
     }

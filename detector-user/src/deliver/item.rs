@@ -1,14 +1,16 @@
 //! One event at one sink. However it goes out of scope, its end is counted.
 
 use std::{
+    hash::{BuildHasher, Hash, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use cloudevents::{AttributesReader, Event, event::ExtensionValue};
+use foldhash::fast::RandomState;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
@@ -33,6 +35,7 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) totals: Totals,
     log_limit: LogLimit,
+    hasher: RandomState,
 }
 
 /// Since the start.
@@ -75,7 +78,8 @@ impl Shared {
         ledger: Ledger,
     ) -> Self {
         let log_limit = LogLimit::new(LOSS_LINES, LOSS_WINDOW);
-        Self { sink, index, config, metrics, ledger, totals: Totals::default(), log_limit }
+        let (totals, hasher) = (Totals::default(), RandomState::default());
+        Self { sink, index, config, metrics, ledger, totals, log_limit, hasher }
     }
 
     /// An event that was on disk only, and cannot be read or had to give way.
@@ -131,8 +135,9 @@ pub(super) struct Item {
     /// It had to give way while it was being sent: no further attempt.
     pub(super) doomed: bool,
     pub(super) tried: Tried,
-    /// Since when it waits for its next attempt.
-    pub(super) waits_since: Instant,
+    /// Since when it waits for its next attempt: by the clock that spans are in, as one must not end
+    /// after the next has begun.
+    pub(super) waits_since: SystemTime,
     /// Since when it is here, restarts included.
     pub(super) since: Instant,
 }
@@ -171,6 +176,7 @@ impl Item {
     }
 
     fn new(shared: Arc<Shared>, outgoing: Arc<Outgoing>, since: Instant) -> Self {
+        let made = SystemTime::now().checked_sub(since.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH);
         Self {
             shared,
             outgoing,
@@ -181,7 +187,7 @@ impl Item {
             kept: None,
             doomed: false,
             tried: Tried::default(),
-            waits_since: since,
+            waits_since: made,
             since,
         }
     }
@@ -208,7 +214,7 @@ impl Item {
 
     /// The same for all events whose order must be kept: those of one UE.
     pub(super) fn key(&self) -> u64 {
-        key(&self.outgoing.event)
+        key(&self.outgoing.event, &self.shared.hasher)
     }
 }
 
@@ -228,9 +234,8 @@ impl Drop for Item {
 }
 
 /// Two UEs with the same hash wait for each other, which does no harm.
-fn key(event: &Event) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
+fn key(event: &Event, hasher: &RandomState) -> u64 {
+    let mut hasher = hasher.build_hasher();
     match event.extension("partitionkey") {
         Some(ExtensionValue::String(key)) => key.hash(&mut hasher),
         Some(ExtensionValue::Integer(key)) => key.hash(&mut hasher),

@@ -182,7 +182,7 @@ impl Lane {
         let Ended { key, result, took } = ended;
         let now = Instant::now();
         self.parts.shared.metrics.attempt(&result, took);
-        self.tell(key, &result, took, now);
+        self.tell(key, &result, took);
         let Err(failure) = result else {
             self.well();
             self.concurrency.good(took, self.attempts.len() + 1, now);
@@ -198,7 +198,7 @@ impl Lane {
         match step {
             Step::Reconnect => self.window.retry_first(key),
             Step::Reject => {
-                if matches!(failure, Failure::Answer { .. }) {
+                if matches!(failure, Failure::Answer { .. } | Failure::Refused(_)) {
                     self.well();
                 }
                 self.bury(key, Outcome::Rejected(failure)).await;
@@ -208,21 +208,22 @@ impl Lane {
         }
     }
 
-    fn tell(&mut self, key: u64, result: &Result<(), Failure>, took: Duration, now: Instant) {
+    fn tell(&mut self, key: u64, result: &Result<(), Failure>, took: Duration) {
         let Shared { sink, config, .. } = &*self.parts.shared;
         let Some(spans) = &config.spans else { return };
         let Some(item) = self.window.head_mut(key) else { return };
-        let wall = SystemTime::now();
+        let now = SystemTime::now();
+        let begin = now.checked_sub(took).unwrap_or(now).max(item.waits_since);
         spans.attempted(&Attempted {
             event: &item.outgoing().event,
             sink: sink.name(),
             verb: sink.verb(),
-            waited: now.duration_since(item.waits_since).saturating_sub(took),
-            begin: wall.checked_sub(took).unwrap_or(wall),
+            waited: begin.duration_since(item.waits_since).unwrap_or_default(),
+            begin,
             took,
             failure: result.as_ref().err(),
         });
-        item.waits_since = now;
+        item.waits_since = begin + took;
     }
 
     /// It may be the sink's fault. `None`: the event's own retries are used up.

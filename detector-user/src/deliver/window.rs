@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::{Outgoing, item::Item};
@@ -26,7 +27,7 @@ struct Queue {
 /// By UE. A key in `ready` whose queue is gone or not ready is skipped.
 #[derive(Default)]
 pub(super) struct Window {
-    queues: HashMap<u64, Queue>,
+    queues: HashMap<u64, Queue, RandomState>,
     ready: VecDeque<u64>,
     waiting: BTreeSet<(Instant, u64)>,
     length: usize,
