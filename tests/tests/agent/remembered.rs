@@ -151,10 +151,11 @@ fn of_a_connection_that_began_before_the_kill_the_end_is_told() {
     };
     let port = |stream: &TcpStream| u64::from(stream.local_addr().expect("bound").port());
     kill(&mut agent);
-    let agent = bed.start();
     let expected =
         BTreeSet::from([(port(&closed), "closed".to_owned()), (port(&silent), "idle".to_owned())]);
+    // Before it is silent for so long too.
     drop(closed);
+    let agent = bed.start();
     eventually("both ends", || events(&receiver.recorded()).is_superset(&expected));
     balanced(&agent, "buy-click");
 }
