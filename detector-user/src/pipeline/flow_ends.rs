@@ -120,7 +120,7 @@ mod tests {
     use detector_common::{
         event::PayloadKind,
         packet::Direction,
-        state::{FlowSnapshot, SessionSnapshot},
+        state::FlowSnapshot,
         wire::tcp_flag::{ACK, FIN},
     };
     use zerocopy::FromZeros as _;
@@ -129,28 +129,11 @@ mod tests {
     use crate::{
         decode::Record,
         detection::Moment,
-        pipeline::watch::{Asked, Sighting, tests::opened},
-        source::session_map::Sessions,
+        pipeline::watch::{
+            Asked, Sighting,
+            tests::{OnlyFlows, opened},
+        },
     };
-
-    /// A packet path that knows every flow.
-    struct Knowing;
-
-    impl Sessions for Knowing {
-        fn get(&self, _key: &SessionKey) -> Option<SessionSnapshot> {
-            None
-        }
-        fn remove(&mut self, _key: &SessionKey) {}
-        fn keys(&mut self) -> Vec<SessionKey> {
-            Vec::new()
-        }
-        fn room(&self) -> usize {
-            0
-        }
-        fn flow(&self, _key: &FlowKey) -> Option<FlowSnapshot> {
-            Some(FlowSnapshot::new_zeroed())
-        }
-    }
 
     fn syn() -> Record<'static> {
         let mut record = opened(1, 10);
@@ -167,7 +150,8 @@ mod tests {
     fn read(watch: &mut FlowWatch<SeenAt>, record: &Record<'_>) -> bool {
         let asked = Asked { silences: Arc::default(), ends: true };
         let closed = |it: &Sighting| matches!(it.evidence.moment, Moment::Closed(_));
-        watch.record(record, &asked, || SeenAt::of(record), &Knowing).iter().any(closed)
+        let known = OnlyFlows(Some(FlowSnapshot::new_zeroed()));
+        watch.record(record, &asked, || SeenAt::of(record), &known).iter().any(closed)
     }
 
     fn agent(notes: &HashMap<FlowKey, FlowNote>) -> FlowWatch<SeenAt> {

@@ -11,10 +11,10 @@ use zerocopy::FromZeros;
 use super::*;
 use crate::detection::Flow;
 
-/// A packet path that knows no flow any more.
-struct Forgetful;
+/// A packet path that knows this of every flow, and no sessions.
+pub(crate) struct OnlyFlows(pub(crate) Option<FlowSnapshot>);
 
-impl Sessions for Forgetful {
+impl Sessions for OnlyFlows {
     fn get(&self, _key: &SessionKey) -> Option<SessionSnapshot> {
         None
     }
@@ -26,7 +26,7 @@ impl Sessions for Forgetful {
         0
     }
     fn flow(&self, _key: &FlowKey) -> Option<FlowSnapshot> {
-        None
+        self.0
     }
 }
 
@@ -90,6 +90,6 @@ fn of_too_many_flows_the_longest_unused_is_forgotten_and_counted() {
 fn deadlines_that_no_longer_count_do_not_pile_up() {
     let mut watch = watch((0..10_000).map(|time_ns| opened(1, time_ns)));
     assert!(watch.deadlines.len() <= STALE_DEADLINES + 2, "{}", watch.deadlines.len());
-    watch.silent(u64::MAX, &Forgetful);
+    watch.silent(u64::MAX, &OnlyFlows(None));
     assert_eq!(watch.forgotten, 1, "the one that counts was still there");
 }
