@@ -10,7 +10,7 @@ use super::{
     fragment::Group,
     layers::{Descent, Down, View},
 };
-use crate::flow::{Endpoint, Segment, Transport as Kind};
+use crate::flow::{Endpoint, Segment, Transport as Kind, Wanted};
 
 /// IP protocol numbers (IANA) that lead further down.
 mod protocol {
@@ -193,6 +193,7 @@ impl Descent<'_> {
             length: payload.wire as u32,
             quoted: self.quoted,
             stamp: self.stamp,
+            wanted: Wanted::default(),
         });
         Some(())
     }

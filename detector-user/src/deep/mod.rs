@@ -25,10 +25,11 @@ use self::{
 };
 use crate::{
     detection::{Evidence, Flow, Moment, Tunnel},
+    flow::Wanted,
     rules::{
         compile::stable_id,
         model::{Rule, RuleSet},
-        term::RateOf,
+        term::{MessageKind, MessageTerm, RateOf},
     },
     source::deep_notes::{self, DeepChanges, RuleAndUser},
 };
@@ -47,6 +48,8 @@ struct ApplicationRules {
     pairs_responses: bool,
     /// Whether any asks how flows end.
     tells_ends: bool,
+    /// Protocols over UDP that any asks for.
+    wanted: Wanted,
     /// Whether flows that are over must know their ClientHello.
     keeps_hellos: bool,
     /// Times of silence that rules ask for, ascending.
@@ -65,6 +68,9 @@ impl DeepRules {
             // Also where only templates show the request.
             of.pairs_responses |= rule.terms.http().is_some_and(|http| http.is_response());
             of.tells_ends |= rule.terms.flow_is_over();
+            let message = rule.terms.message.as_ref().map(MessageTerm::kind);
+            of.wanted.dns |= message == Some(MessageKind::Dns);
+            of.wanted.coap |= message == Some(MessageKind::Coap);
             of.keeps_hellos |= rule.terms.flow_is_over() && rule.terms.message.is_some();
             if rule.terms.sum().is_some() {
                 of.sums.push((stable_id(&rule.name), rule.clone()));
@@ -90,6 +96,11 @@ impl DeepRules {
     /// Whether any of an application asks how flows end.
     pub fn tells_ends(&self, application: u32) -> bool {
         self.applications.get(&application).is_some_and(|of| of.tells_ends)
+    }
+
+    /// Protocols over UDP that an application's rules ask for.
+    pub fn wanted(&self, application: u32) -> Wanted {
+        self.applications.get(&application).map(|of| of.wanted).unwrap_or_default()
     }
 
     /// An application's rules on how much passes at all, by stable id.

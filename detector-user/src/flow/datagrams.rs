@@ -23,7 +23,7 @@ pub(super) struct Datagrams {
     quic: Option<Box<quic::Initials>>,
 }
 
-/// What a datagram speaks, by its port or its first bytes.
+/// What a datagram speaks, by its port, its first bytes, or what is looked for.
 pub(super) fn recognize(segment: &Segment<'_>) -> Option<Kind> {
     let ports = [segment.source.port, segment.destination.port];
     for port in [ports[0].min(ports[1]), ports[0].max(ports[1])] {
@@ -36,8 +36,11 @@ pub(super) fn recognize(segment: &Segment<'_>) -> Option<Kind> {
     if quic::looks_like(segment.payload) {
         return Some(Kind::Quic);
     }
-    let guess = !ports.iter().any(|port| is_anothers(*port)) && dns::looks_like(segment.payload);
-    guess.then_some(Kind::GuessedDns)
+    let may_be_dns = segment.wanted.dns || !ports.iter().any(|port| is_anothers(*port));
+    if may_be_dns && dns::looks_like(segment.payload) {
+        return Some(Kind::GuessedDns);
+    }
+    segment.wanted.coap.then_some(Kind::Coap)
 }
 
 /// Ports of protocols that a guess for DNS must not take: some look alike (mDNS, LLMNR, NetBIOS), and

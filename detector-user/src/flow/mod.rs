@@ -85,6 +85,17 @@ pub struct Segment<'a> {
     pub quoted: bool,
     /// When it passed.
     pub stamp: Stamp,
+    /// What somebody looks for in it.
+    pub wanted: Wanted,
+}
+
+/// Protocols over UDP that are looked for on ports that are not theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// DNS, also on ports that other protocols have, whose messages may look like it.
+    pub dns: bool,
+    /// CoAP, of which two bits say what it is: nobody takes a datagram for it by its bytes alone.
+    pub coap: bool,
 }
 
 /// A fact, and the packet that completed it.

@@ -45,6 +45,7 @@ impl Wire {
             length,
             quoted: false,
             stamp: Stamp { time_ns: self.frame, frame: self.frame },
+            wanted: Wanted::default(),
         };
         self.flows.packet(&segment, &mut self.facts);
     }
@@ -286,6 +287,7 @@ fn too_many_flows_evict_the_oldest_and_count_it() {
             length: 4,
             quoted: false,
             stamp: Stamp { time_ns: port.into(), frame: port.into() },
+            wanted: Wanted::default(),
         };
         flows.packet(&segment, &mut facts);
     }
@@ -320,6 +322,7 @@ fn what_ever_new_flows_keep_for_later_messages_is_bounded() {
                 length: payload.len() as u32,
                 quoted: false,
                 stamp: Stamp { time_ns: number.into(), frame: number.into() },
+                wanted: Wanted::default(),
             };
             flows.packet(&segment, &mut Vec::new());
         }
@@ -355,6 +358,7 @@ fn bytes_that_waited_in_a_flow_that_gave_way_or_began_anew_wait_no_more() {
             length: 6,
             quoted: false,
             stamp: Stamp { time_ns, frame: 1 },
+            wanted: Wanted::default(),
         };
         flows.packet(&segment, &mut facts);
         assert_eq!(flows.connections.kept(), 6);
@@ -400,4 +404,36 @@ proptest! {
         }
         wire.finish();
     }
+}
+
+/// What a datagram between two ports that say nothing, or say another protocol, is read as.
+fn datagram(port: u16, payload: &[u8], wanted: Wanted) -> Option<Fact> {
+    let segment = Segment {
+        source: end(1, 40_000),
+        destination: end(2, port),
+        transport: Transport::Udp,
+        payload,
+        length: payload.len() as u32,
+        quoted: false,
+        stamp: Stamp { time_ns: 1, frame: 1 },
+        wanted,
+    };
+    let mut facts = Vec::new();
+    Flows::new(Limits::CAPTURE).packet(&segment, &mut facts);
+    facts.pop().map(|found| found.fact)
+}
+
+#[test]
+fn coap_and_dns_are_found_on_any_port_where_a_rule_looks_for_them() {
+    let get = [&[0x40, 1, 0, 7, 0xb4][..], b"shop\x03buy"].concat();
+    let query =
+        [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 4][..], b"shop\x07example\0\0\x01\0\x01"].concat();
+    let (none, coap) = (Wanted::default(), Wanted { coap: true, dns: false });
+    assert_eq!(datagram(7000, &get, none), None);
+    assert!(matches!(datagram(7000, &get, coap), Some(Fact::Coap(_))));
+    // Grafana's port, which a guess leaves alone.
+    assert_eq!(datagram(3000, &query, none), None);
+    assert_eq!(datagram(3000, &query, coap), None, "no CoAP");
+    let dns = Wanted { dns: true, coap: true };
+    assert!(matches!(datagram(3000, &query, dns), Some(Fact::Dns(_))));
 }

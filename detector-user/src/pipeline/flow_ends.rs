@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn read(watch: &mut FlowWatch<SeenAt>, record: &Record<'_>) -> bool {
-        let asked = Asked { silences: Arc::default(), ends: true };
+        let asked = Asked { ends: true, ..Asked::default() };
         let closed = |it: &Sighting| matches!(it.evidence.moment, Moment::Closed(_));
         let known = OnlyFlows(Some(FlowSnapshot::new_zeroed()));
         watch.record(record, &asked, || SeenAt::of(record), &known).iter().any(closed)

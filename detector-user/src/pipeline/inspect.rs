@@ -29,9 +29,12 @@ impl<O: Outside> Pipeline<O> {
         read_at: Instant,
     ) -> Vec<Detection> {
         let application = record.session.application;
-        let silences = rules.deep.silences(application);
         let seen_at = SeenAt::of(record);
-        let asked = Asked { silences, ends: rules.deep.tells_ends(application) };
+        let asked = Asked {
+            silences: rules.deep.silences(application),
+            ends: rules.deep.tells_ends(application),
+            wanted: rules.deep.wanted(application),
+        };
         let sightings = self.watch.record(record, &asked, || seen_at.clone(), memory);
         let mut found = Vec::new();
         self.follow_messages(record, &sightings);

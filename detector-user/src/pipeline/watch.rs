@@ -15,7 +15,7 @@ use super::flow_ends::Changed;
 use crate::{
     decode::Record,
     detection::{Evidence, FlowTotals, Moment},
-    flow::{Endpoint, Flows, Found, Limits, Segment, Stamp, Transport},
+    flow::{Endpoint, Flows, Found, Limits, Segment, Stamp, Transport, Wanted},
     source::session_map::Sessions,
 };
 
@@ -53,6 +53,8 @@ pub(super) struct Asked {
     pub(super) silences: Arc<[Duration]>,
     /// Whether any of how they end.
     pub(super) ends: bool,
+    /// Protocols that are looked for on any port.
+    pub(super) wanted: Wanted,
 }
 
 /// What is remembered of one flow.
@@ -148,7 +150,7 @@ impl<C: Clone> FlowWatch<C> {
             .map(|evidence| Sighting { evidence, direction: record.flow.direction, number: 0 })
             .collect();
         self.remember(record, asked, context);
-        sightings.extend(self.messages(record, &seen));
+        sightings.extend(self.messages(record, asked.wanted, &seen));
         sightings.extend(self.closed(record, memory, &seen));
         sightings
     }
@@ -162,10 +164,12 @@ impl<C: Clone> FlowWatch<C> {
     fn messages(
         &mut self,
         record: &Record<'_>,
+        wanted: Wanted,
         seen: &impl Fn(Moment) -> Evidence,
     ) -> Vec<Sighting> {
         let mut found = std::mem::take(&mut self.found);
-        self.flows.packet(&segment(record, self.records), &mut found);
+        let segment = Segment { wanted, ..segment(record, self.records) };
+        self.flows.packet(&segment, &mut found);
         let ue = record.flow_key.ue;
         let mut sightings = Vec::new();
         for (number, found) in (1..).zip(found.drain(..)) {
@@ -211,7 +215,7 @@ impl<C: Clone> FlowWatch<C> {
     fn remember(
         &mut self,
         record: &Record<'_>,
-        Asked { silences, ends }: &Asked,
+        Asked { silences, ends, .. }: &Asked,
         context: impl FnOnce() -> C,
     ) {
         let key = record.flow_key;
@@ -336,6 +340,7 @@ fn segment<'a>(record: &Record<'a>, number: u64) -> Segment<'a> {
         length: record.payload_length,
         stamp: Stamp { time_ns: record.time_ns, frame: number },
         quoted: false,
+        wanted: Wanted::default(),
     }
 }
 

@@ -67,7 +67,8 @@ pub(crate) fn opened(user: u32, time_ns: u64) -> Record<'static> {
 
 /// A watch that has seen these, asked for silences of an hour.
 fn watch(records: impl IntoIterator<Item = Record<'static>>) -> FlowWatch<()> {
-    let hour = Asked { silences: [Duration::from_secs(3600)].into(), ends: true };
+    let hour =
+        Asked { silences: [Duration::from_secs(3600)].into(), ends: true, ..Asked::default() };
     let mut watch = FlowWatch::new();
     for record in records {
         watch.remember(&record, &hour, || ());

@@ -136,6 +136,7 @@ fn facts(port: u16, segments: &[(u32, &[u8])]) -> Vec<Fact> {
             length: payload.len() as u32,
             quoted: false,
             stamp: Stamp { time_ns: frame, frame },
+            wanted: Wanted::default(),
         };
         flows.packet(&segment, &mut found);
     };
