@@ -68,7 +68,7 @@ pub struct Lost {
 pub enum Given {
     /// It is there.
     Event {
-        /// Its number, for [`Spool::done`].
+        /// Its number, for [`super::Spool::done`].
         number: u64,
         /// The rule it is counted under.
         rule: Arc<str>,
