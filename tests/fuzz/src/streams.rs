@@ -2,7 +2,7 @@
 
 use detector_common::{packet::Address, wire::tcp_flag};
 use detector_user::{
-    flow::{Endpoint, Flows, Limits, Segment, Stamp, Transport},
+    flow::{Endpoint, Flows, Limits, Segment, Stamp, Transport, Wanted},
     l7::{Fact, Step, Way, h2, http1, mqtt, proxy, tls},
 };
 
