@@ -16,8 +16,8 @@ use testbed::{agent::Agent, need_root, receiver::Reply};
 
 use crate::{
     bed::{
-        BUY, Bed, SINK, UE, balanced, config_with, eventually, metric, rule_text, rules_with,
-        status,
+        BUY, Bed, LIMIT, SINK, UE, balanced, config_with, eventually, metric, rule_text,
+        rules_with, status,
     },
     frames,
 };
@@ -174,6 +174,10 @@ fn a_flood_of_matches_is_counted_and_costs_neither_traffic_nor_what_matters() {
     // A second's worth may have been saved up; a tenth of one is what was begun when it was used up.
     assert!(used <= CPU * (took + 1.0) + 0.1, "{used} s of processor time in {took} s");
     assert!(memory < MEMORY_KB, "{memory} kB");
+    // Awaited where it arrives: to ask the agent again and again would use up its budget.
+    let delivered = receiver.recorded().len();
+    let left = metric(&agent, "detector_ledger_in_flight", &[]) as usize;
+    receiver.wait_for(delivered + left, 2 * LIMIT).expect("all that is not lost");
     eventually("all that is not lost has been delivered", || {
         metric(&agent, "detector_ledger_in_flight", &[]) == 0.0
     });
