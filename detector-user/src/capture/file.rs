@@ -180,6 +180,10 @@ impl CaptureFile {
 
     /// The block at the front: its length, and where a frame is in it.
     fn next_block(&mut self) -> Result<(usize, Option<Found>), Halt> {
+        const UNREADABLE: &str = "no block or frame that can be read";
+        if self.section.begins_with_impossible_block(self.reader.data()) {
+            return Err(Halt::Damage(UNREADABLE));
+        }
         match self.reader.next() {
             Ok((length, block)) => {
                 let found = self.section.block(&block).map_err(Halt::Damage)?;
@@ -189,7 +193,7 @@ impl CaptureFile {
             Err(PcapError::Incomplete(_)) => Err(Halt::More),
             Err(PcapError::BufferTooSmall) => Err(Halt::Large),
             Err(PcapError::UnexpectedEof) => Err(Halt::Short),
-            Err(_) => Err(Halt::Damage("no block or frame that can be read")),
+            Err(_) => Err(Halt::Damage(UNREADABLE)),
         }
     }
 

@@ -18,6 +18,8 @@ const NS: u64 = 1_000_000_000;
 pub(super) struct Section {
     interfaces: Vec<Interface>,
     big_endian: bool,
+    /// Blocks of pcapng, and not of a classic capture.
+    is_next_generation: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -73,6 +75,17 @@ impl Section {
         }
     }
 
+    /// Whether the block at the front says that it is shorter than its type and its two lengths (12
+    /// bytes, draft-ietf-opsawg-pcapng section 3.1): pcap-parser 0.17 subtracts them unseen.
+    pub(super) fn begins_with_impossible_block(&self, bytes: &[u8]) -> bool {
+        let Some(length) = array_at::<4>(bytes, 4).filter(|_| self.is_next_generation) else {
+            return false;
+        };
+        let length =
+            if self.big_endian { u32::from_be_bytes(length) } else { u32::from_le_bytes(length) };
+        length < 12
+    }
+
     fn legacy(&self, packet: &LegacyPcapBlock<'_>) -> Result<Found, &'static str> {
         let interface = *self.interfaces.first().ok_or("a frame before the file header")?;
         let units = u64::from(packet.ts_usec);
@@ -89,7 +102,8 @@ impl Section {
     fn next_generation(&mut self, block: &Block<'_>) -> Result<Option<Found>, &'static str> {
         match block {
             Block::SectionHeader(header) => {
-                *self = Self { interfaces: Vec::new(), big_endian: header.big_endian() };
+                let big_endian = header.big_endian();
+                *self = Self { interfaces: Vec::new(), big_endian, is_next_generation: true };
                 Ok(None)
             }
             Block::InterfaceDescription(description) => {
