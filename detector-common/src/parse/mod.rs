@@ -52,20 +52,7 @@ pub struct Facts {
     pub tunnel: TunnelWord,
 }
 
-/// A GTP-U message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tunnel {
-    /// Tunnel endpoint identifier.
-    pub teid: u32,
-    /// Message type (TS 29.281 table 6.1-1). [`USER_PACKET`]: the facts are those of the user's
-    /// packet inside. Any other (echo, error indication, end marker): those of the message's own
-    /// datagram.
-    pub message_type: u8,
-    /// QoS flow identifier (TS 38.415 section 5.5.3.3), if a PDU Session Container was there.
-    pub qfi: Option<u8>,
-}
-
-/// A [`Tunnel`] or none, in the bits of one word. An `Option` leaves undefined what is not there; LLVM
+/// A GTP-U message or none, in the bits of one word. An `Option` leaves undefined what is not there; LLVM
 /// then copies stack that was never written, which the verifier allows from Linux 6.3 on only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelWord(u64);
@@ -101,38 +88,24 @@ impl TunnelWord {
         self.0 as u32
     }
 
-    /// See [`Tunnel::message_type`]; 0 for none.
+    /// Message type (TS 29.281 table 6.1-1); 0 for none. [`USER_PACKET`]: the facts are those of the
+    /// user's packet inside. Any other (echo, error indication, end marker): those of the message's own
+    /// datagram.
     #[inline(always)]
     pub const fn message_type(self) -> u8 {
         (self.0 >> 40) as u8
     }
 
-    /// Whether there is a QFI.
+    /// Whether there is a QFI: a PDU Session Container was there.
     #[inline(always)]
     pub const fn has_qfi(self) -> bool {
         self.0 & Self::HAS_QFI != 0
     }
 
-    /// See [`Tunnel::qfi`]; 0 for none.
+    /// QoS flow identifier (TS 38.415 section 5.5.3.3); 0 for none.
     #[inline(always)]
     pub const fn qfi(self) -> u8 {
         (self.0 >> 32) as u8
-    }
-
-    /// As a struct.
-    pub fn get(self) -> Option<Tunnel> {
-        self.is_some().then(|| Tunnel {
-            teid: self.teid(),
-            message_type: self.message_type(),
-            qfi: self.has_qfi().then_some(self.qfi()),
-        })
-    }
-}
-
-impl From<Tunnel> for TunnelWord {
-    fn from(tunnel: Tunnel) -> Self {
-        let word = Self::new(tunnel.teid, tunnel.message_type);
-        tunnel.qfi.map_or(word, |qfi| word.with_qfi(qfi))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use detector_common::{
     packet::Layer,
-    parse::{Facts, ParseFault, Tunnel, TunnelWord, parse},
+    parse::{Facts, ParseFault, TunnelWord, parse},
 };
 use etherparse::IpHeaders;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -84,7 +84,7 @@ fn tunnelled(inner: &Plan, frame: &[u8], qfi: Option<u8>) -> Facts {
         payload_offset: facts.payload_offset + at as u32,
         first_fragment: frame[14] >> 4 == 4 && frame[20] & 0x20 != 0 || facts.first_fragment,
         vlan: [0; 2],
-        tunnel: Tunnel { teid: TEID, message_type: 255, qfi }.into(),
+        tunnel: qfi.into_iter().fold(TunnelWord::new(TEID, 255), TunnelWord::with_qfi),
         ..facts
     }
 }
