@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, ErrorKind},
+    path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     time::Instant,
 };
@@ -66,8 +67,13 @@ pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
 
 /// Whether a program of this name is on the PATH.
 pub(crate) fn on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+    find(program).is_some()
+}
+
+/// The file of a program on the PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
 fn command_line(command: &Command) -> String {

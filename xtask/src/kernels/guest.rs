@@ -42,7 +42,7 @@ pub(super) fn disk(env: &Env, kernel: &Files, programs: &[PathBuf]) -> Result<Pa
     for name in ["bin", "dev", "proc", "sys", "tmp", "run", "modules", "tests"] {
         fs::create_dir_all(root.join(name))?;
     }
-    fs::copy(on_path("busybox")?, root.join("bin/busybox"))?;
+    fs::copy(program("busybox")?, root.join("bin/busybox"))?;
     for tool in ["sh", "mount", "insmod", "poweroff", "echo", "cat", "sleep"] {
         symlink("busybox", root.join("bin").join(tool))?;
     }
@@ -56,7 +56,7 @@ pub(super) fn disk(env: &Env, kernel: &Files, programs: &[PathBuf]) -> Result<Pa
         shell::run(Command::new("strip").arg("-g").arg("-o").args([&to, program]))?;
         add_libraries(program, &root)?;
     }
-    let ip = on_path("ip")?;
+    let ip = program("ip")?;
     fs::copy(&ip, root.join("bin/ip"))?;
     add_libraries(&ip, &root)?;
     let init = root.join("init");
@@ -68,10 +68,8 @@ pub(super) fn disk(env: &Env, kernel: &Files, programs: &[PathBuf]) -> Result<Pa
     Ok(disk)
 }
 
-/// The file of a program of this machine.
-fn on_path(program: &str) -> Result<PathBuf> {
-    let path = shell::output(Command::new("which").arg(program))?;
-    Path::new(&path).canonicalize().with_context(|| format!("cannot find {path}"))
+fn program(name: &str) -> Result<PathBuf> {
+    shell::find(name).with_context(|| format!("no `{name}` on the PATH"))
 }
 
 /// Adds a module, if the kernel has it as one.
