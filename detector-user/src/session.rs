@@ -17,7 +17,7 @@ use std::{
 use detector_common::state::{SessionKey, SessionSnapshot};
 use uuid::Uuid;
 
-use notes::Changes;
+use notes::{Changes, EndedBefore};
 
 use crate::{
     decode::Record,
@@ -91,6 +91,7 @@ pub struct SessionTable {
     seed: Uuid,
     open: HashMap<SessionKey, OpenSession>,
     ended: EndedLately,
+    ended_before: EndedBefore,
     /// What changed since it was asked for; only if somebody asks.
     changed: Option<Changes>,
     /// Where the record stands that is being read.
@@ -106,6 +107,7 @@ impl SessionTable {
             seed,
             open: HashMap::new(),
             ended: EndedLately::default(),
+            ended_before: EndedBefore::default(),
             changed: None,
             position: 0,
             deadlines: BinaryHeap::new(),
@@ -115,14 +117,6 @@ impl SessionTable {
     /// The next record stands at this position of the ring.
     pub fn reading(&mut self, position: u64) {
         self.position = position;
-    }
-
-    /// Whether this session, which another agent opened, was opened by the record that is being
-    /// read: for the second time, as that agent has not finished it.
-    pub fn opens_again(&mut self, key: &SessionKey, start_ns: u64) -> bool {
-        let position = self.position;
-        self.get_mut(key, start_ns)
-            .is_some_and(|open| open.adopted_at.is_some() && open.opened_at == position)
     }
 
     /// How many are open.
@@ -156,7 +150,9 @@ impl SessionTable {
     ) -> Option<EndedSession> {
         let key = record.session;
         let not_older = self.open.get(&key).is_some_and(|open| start_ns <= open.start_ns);
-        if not_older || self.ended.since(&key).is_some_and(|last| start_ns <= last) {
+        let has_ended = self.ended.since(&key).is_some_and(|last| start_ns <= last)
+            || self.ended_before.has(&key, start_ns);
+        if not_older || has_ended {
             return None;
         }
         let deadline = start_ns + nanos(application.session.idle);

@@ -333,9 +333,11 @@ fn the_next_agent_takes_over_a_session_as_it_was_and_ends_it_in_time() {
     assert_eq!((noted, note.ended()), (note_key(key), Some(SessionEndReason::Closed)));
     // Its end may not have been told to the end: the next agent after that tells it again.
     let mut after = SessionTable::new(Uuid::from_u128(1));
-    let again = after.adopt(&noted, &note, application("shop")).expect("its end");
-    assert_eq!((again.end, again.session.id.clone()), (ended[0], id));
-    assert!(after.is_empty());
+    after.adopt(&noted, &note, application("shop"));
+    assert!(after.end_adopted(9).is_empty(), "not before all of it is read again");
+    let [again] = &after.end_adopted(10)[..] else { panic!("its end") };
+    assert_eq!((again.end, &again.session.id), (ended[0], &id));
+    assert!(after.is_empty() && after.end_adopted(11).is_empty());
 }
 
 fn note_key(session: SessionKey) -> NoteKey {
@@ -359,18 +361,37 @@ fn a_session_s_begin_is_told_again_and_its_detections_are_not_counted_again() {
 
     let mut next = SessionTable::new(Uuid::from_u128(1));
     next.track_changes();
-    assert!(next.adopt(&noted, &note, application("shop")).is_none());
+    next.adopt(&noted, &note, application("shop"));
+    assert_eq!(begins_again(&mut next, &record), [100]);
+    let [(noted, note)] = next.take_changed(500)[..] else { panic!("one open session") };
+    assert_eq!((note.detections, note.as_of), (3, 500));
+
+    // The agent that finds its end is killed too, before it has told even the begin.
+    let ended = ended_at(&mut next, &mut kernel, 100);
+    let [(_, note)] = next.take_changed(500)[..] else { panic!("one session ended") };
+    let mut after = SessionTable::new(Uuid::from_u128(1));
+    after.track_changes();
+    after.adopt(&noted, &note, application("shop"));
+    assert_eq!(begins_again(&mut after, &record), [100]);
+    assert!(after.open(&record, START, application("shop")).is_none() && after.is_empty());
+    let told: Vec<_> = after.end_adopted(500).into_iter().map(|ended| ended.end).collect();
+    assert_eq!((told, ended[0].detections), (ended, 3));
+    let [(_, note)] = after.take_changed(500)[..] else { panic!("its end is noted again") };
+    assert_eq!(note.detections, 3);
+    assert!(after.open(&record, START, application("shop")).is_none() && after.is_empty());
+}
+
+/// The positions at which the session's begin is told again; at each there is a detection.
+fn begins_again(table: &mut SessionTable, record: &Record<'_>) -> Vec<u64> {
     let mut again = Vec::new();
     for position in [100, 200, 300, 400] {
-        next.reading(position);
-        if next.opens_again(&record.session, START) {
+        table.reading(position);
+        if table.begins_again(&record.session, START).is_some() {
             again.push(position);
         }
-        next.detected(&record.session, START);
+        table.detected(&record.session, START);
     }
-    assert_eq!(again, [100]);
-    let [(_, note)] = next.take_changed(500)[..] else { panic!("one open session") };
-    assert_eq!((note.detections, note.as_of), (3, 500));
+    again
 }
 
 #[test]

@@ -67,33 +67,24 @@ impl Handover {
         }
     }
 
-    /// Takes over what the agent before has left; what it had not told to the end is to be told
-    /// again, under this receipt.
+    /// Takes over what the agent before has left.
     pub(super) fn adopt(
         &mut self,
         pipeline: &mut Pipeline<LiveOutside>,
         sessions: &mut dyn Sessions,
-        now: std::time::Instant,
-    ) -> (Adopted, Receipt) {
+    ) {
         pipeline.adopt_reads(self.notes.reads.all());
         self.notes.deep.write(&pipeline.adopt_judgement(self.notes.deep.all()));
         let gone = pipeline.adopt_flows(&self.notes.flows.all());
         gone.iter().for_each(|key| self.notes.flows.remove(key));
-        let notes = self.notes.sessions.all();
-        let adopted = pipeline.adopt(&notes, now);
-        for key in adopted.unknown.iter().chain(&adopted.ended) {
+        let Adopted { unknown, ended } = pipeline.adopt(&self.notes.sessions.all());
+        for key in unknown.iter().chain(&ended) {
             // Killed between the note and the removal.
             if sessions.get(&key.session).is_some_and(|it| it.start_ns == key.start_ns) {
                 sessions.remove(&key.session);
             }
         }
-        adopted.unknown.iter().for_each(|key| self.notes.sessions.remove(key));
-        let told = self.receipts.issue();
-        // Up to where the agent before had read.
-        let read_to = notes.iter().map(|(_, note)| note.as_of).max().unwrap_or(0);
-        let keys = adopted.ended.clone();
-        self.endings.push(Ending { keys, flows: Vec::new(), read_to, told: told.clone() });
-        (adopted, told)
+        unknown.iter().for_each(|key| self.notes.sessions.remove(key));
     }
 
     /// A receipt for what is being read, or found by a timer.
@@ -105,6 +96,11 @@ impl Handover {
     pub(super) fn read(&mut self, end: u64, receipt: Receipt) {
         self.read_to = end;
         self.receipts.read(end, receipt);
+    }
+
+    /// Up to where the ring was read.
+    pub(super) fn read_to(&self) -> u64 {
+        self.read_to
     }
 
     /// Notes the sessions that have changed, what was read of rules, and what rules remember. The ends

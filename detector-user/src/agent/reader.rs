@@ -160,9 +160,15 @@ impl Worker {
     /// Takes over what the agent before has told of.
     fn adopt(&mut self) {
         let Some(handover) = self.handover.as_mut() else { return };
-        let (pipeline, sessions) = (&mut self.pipeline, &mut self.sessions.map);
-        let (adopted, receipt) = handover.adopt(pipeline, sessions, Instant::now());
-        self.send(&adopted.detections, &receipt);
+        handover.adopt(&mut self.pipeline, &mut self.sessions.map);
+    }
+
+    /// Tells the ends that the agent before may not have told. Where its ring is gone, so is all that
+    /// could come before them.
+    fn end_adopted(&mut self, all_read: bool, now: Instant) -> Vec<Detection> {
+        let Some(handover) = self.handover.as_ref() else { return Vec::new() };
+        let read_to = if all_read { u64::MAX } else { handover.read_to() };
+        self.pipeline.end_adopted(read_to, now)
     }
 
     fn issue(&self) -> Receipt {
@@ -225,7 +231,8 @@ impl RecordTaker for Worker {
         let receipt = self.issue();
         // A session must not end before all that was recorded of it is read.
         let time_ns = if all { monotonic_now() } else { self.pipeline.read_until_ns() };
-        let found = self.pipeline.tick(time_ns, &mut self.sessions, now);
+        let mut found = self.end_adopted(all, now);
+        found.extend(self.pipeline.tick(time_ns, &mut self.sessions, now));
         self.write_notes(receipt.clone());
         self.send(&found, &receipt);
         drop(receipt);

@@ -20,7 +20,7 @@ use std::{
     time::Instant,
 };
 
-use detector_common::state::{FlowKey, SessionKey};
+use detector_common::state::FlowKey;
 use uuid::Uuid;
 
 use crate::{
@@ -88,8 +88,6 @@ pub struct Adopted {
     pub unknown: Vec<NoteKey>,
     /// Those that have ended.
     pub ended: Vec<NoteKey>,
-    /// Their ends.
-    pub detections: Vec<Detection>,
 }
 
 /// Records in, detections out.
@@ -262,25 +260,30 @@ impl<O: Outside> Pipeline<O> {
         self.read_until_ns
     }
 
-    /// Takes over sessions that another agent told of; the ends of those that have ended are told
-    /// again.
-    pub fn adopt(&mut self, notes: &[(NoteKey, SessionNote)], now: Instant) -> Adopted {
+    /// Takes over sessions that another agent told of.
+    pub fn adopt(&mut self, notes: &[(NoteKey, SessionNote)]) -> Adopted {
         let rules = self.rules.newest();
-        let (mut adopted, mut all) = (Adopted::default(), Vec::new());
+        let mut adopted = Adopted::default();
         for (key, note) in notes {
             let applications = rules.as_ref().map(|rules| &rules.applications);
             match applications.and_then(|it| it.get(&key.session.application)) {
                 Some(application) => {
-                    if let Some(ended) = self.sessions.adopt(key, note, application.clone()) {
+                    self.sessions.adopt(key, note, application.clone());
+                    if note.ended().is_some() {
                         adopted.ended.push(*key);
-                        all.push(ended);
                     }
                 }
                 None => adopted.unknown.push(*key),
             }
         }
-        adopted.detections = self.end_sessions(all, now);
         adopted
+    }
+
+    /// Tells the ends of sessions that had ended when the agent before was killed, once all that it
+    /// had read of them has been read again: up to `read_to` the ring has.
+    pub fn end_adopted(&mut self, read_to: u64, now: Instant) -> Vec<Detection> {
+        let ended = self.sessions.end_adopted(read_to);
+        self.end_sessions(ended, now)
     }
 
     /// The next record stands at this position of the ring, from which it may be read twice.
@@ -330,13 +333,15 @@ impl<O: Outside> Pipeline<O> {
         };
         let mut found = Vec::new();
         // Also when the notice was lost to a full ring: the first record after it opens the session.
-        if self.sessions.get_mut(&record.session, start_ns).is_none() {
+        if let Some(session) = self.sessions.begins_again(&record.session, start_ns) {
+            found.extend(self.begin_session(&session, rules, read_at));
+        } else if self.sessions.get_mut(&record.session, start_ns).is_none() {
             let before = self.sessions.open(record, start_ns, application.clone());
             found.extend(before.into_iter().flat_map(|ended| self.end_session(&ended, read_at)));
-            found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
+            if let Some(session) = self.sessions.get_mut(&record.session, start_ns).cloned() {
+                found.extend(self.begin_session(&session, rules, read_at));
+            }
             self.begin_sums_of(rules, &record.session, start_ns);
-        } else if self.sessions.opens_again(&record.session, start_ns) {
-            found.extend(self.begin_session(&record.session, start_ns, rules, read_at));
         }
         if record.session_quiet {
             self.sessions.quiet(&record.session, start_ns, record.time_ns);
@@ -346,16 +351,12 @@ impl<O: Outside> Pipeline<O> {
 
     fn begin_session(
         &mut self,
-        key: &SessionKey,
-        start_ns: u64,
+        session: &OpenSession,
         rules: &LoadedRules,
         read_at: Instant,
     ) -> Vec<Detection> {
-        let Some(session) = self.sessions.get_mut(key, start_ns).cloned() else {
-            return Vec::new();
-        };
-        session_rules(&rules.set, &session, SessionEvent::Started)
-            .map(|rule| self.session_detection(rule, &session, start_ns, None, read_at))
+        session_rules(&rules.set, session, SessionEvent::Started)
+            .map(|rule| self.session_detection(rule, session, session.start_ns, None, read_at))
             .collect()
     }
 

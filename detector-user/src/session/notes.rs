@@ -1,10 +1,15 @@
 //! What agents tell each other of sessions: each change is noted, and the next agent takes it over.
 //!
 //! An agent that was killed leaves records behind that it had read and not finished; the next one
-//! reads them again. Notes say up to where in the ring they speak, so that nothing is counted twice
-//! and the begin of a session is told again exactly where it was told before.
+//! reads them again. Notes say up to where in the ring they speak, so that nothing is counted twice,
+//! the begin of a session is told again exactly where it was told before, and its end after all else.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use detector_common::{
     packet::Address,
@@ -37,7 +42,68 @@ impl Changes {
     }
 }
 
+/// Sessions that had ended when another agent was killed, until what that agent had read of them is
+/// read again.
+#[derive(Default)]
+pub(super) struct EndedBefore {
+    sessions: HashMap<NoteKey, Before>,
+    /// Up to where another agent had read, of sessions open or ended.
+    read_before: u64,
+}
+
+struct Before {
+    /// A position in the ring: the records of the session are before it.
+    as_of: u64,
+    ended: EndedSession,
+}
+
+impl EndedBefore {
+    pub(super) fn has(&self, session: &SessionKey, start_ns: u64) -> bool {
+        self.get(session, start_ns).is_some()
+    }
+
+    fn get(&self, session: &SessionKey, start_ns: u64) -> Option<&Before> {
+        self.sessions.get(&NoteKey { session: *session, start_ns })
+    }
+
+    /// Those of which all has been read, in the order in which they began.
+    fn take_read(&mut self, read_to: u64) -> Vec<(NoteKey, EndedSession)> {
+        let read = |_: &NoteKey, it: &mut Before| it.as_of <= read_to;
+        let taken = self.sessions.extract_if(read).map(|(key, before)| (key, before.ended));
+        let mut taken: Vec<_> = taken.collect();
+        taken.sort_by_key(|(key, _)| (key.start_ns, key.session.ue.0, key.session.application));
+        taken
+    }
+}
+
 impl SessionTable {
+    /// The session that another agent opened at the record that is being read, and has not finished:
+    /// its begin is to be told again. It may have ended since.
+    pub fn begins_again(&self, key: &SessionKey, start_ns: u64) -> Option<OpenSession> {
+        if self.position >= self.ended_before.read_before {
+            return None;
+        }
+        let adopted = |open: &&OpenSession| open.start_ns == start_ns && open.adopted_at.is_some();
+        let open = self.open.get(key).filter(adopted);
+        let known =
+            open.or(self.ended_before.get(key, start_ns).map(|before| &before.ended.session));
+        known.filter(|session| session.opened_at == self.position).cloned()
+    }
+
+    /// The sessions that had ended when another agent was killed, and of which all has been read when
+    /// the ring is read up to `read_to`: the last of their events can be told again.
+    pub fn end_adopted(&mut self, read_to: u64) -> Vec<EndedSession> {
+        let taken = self.ended_before.take_read(read_to);
+        let end = |(NoteKey { session, start_ns }, ended): (NoteKey, EndedSession)| {
+            self.ended.note(session, start_ns);
+            if let Some(changed) = self.changed.as_mut() {
+                changed.ended(session, &ended);
+            }
+            ended
+        };
+        taken.into_iter().map(end).collect()
+    }
+
     /// From here on, remembers what changes.
     pub fn track_changes(&mut self) {
         self.changed.get_or_insert_default();
@@ -57,15 +123,10 @@ impl SessionTable {
     }
 
     /// Takes over a session that another agent told of. When an open one ends is found out at the
-    /// next look; one that has ended is given back, to be told again.
-    pub fn adopt(
-        &mut self,
-        key: &NoteKey,
-        note: &SessionNote,
-        application: Arc<Application>,
-    ) -> Option<EndedSession> {
+    /// next look; of one that has ended, [`Self::end_adopted`] tells the end.
+    pub fn adopt(&mut self, key: &NoteKey, note: &SessionNote, application: Arc<Application>) {
         let NoteKey { session: key, start_ns } = *key;
-        let flow = note.flow()?;
+        let Some(flow) = note.flow() else { return };
         let session = OpenSession {
             id: self.id(flow.ue_ip, &application, start_ns),
             application,
@@ -81,16 +142,19 @@ impl SessionTable {
             opened_at: note.opened_at,
             adopted_at: Some(note.as_of),
         };
+        let before = &mut self.ended_before;
+        before.read_before = before.read_before.max(note.as_of);
         if let Some(reason) = note.ended() {
-            self.ended.note(key, start_ns);
-            return Some(EndedSession::noted(session, note, reason));
+            let ended = EndedSession::noted(session, note, reason);
+            let key = NoteKey { session: key, start_ns };
+            before.sessions.insert(key, Before { as_of: note.as_of, ended });
+            return;
         }
         let known = self.open.contains_key(&key);
         if !known && self.ended.since(&key).is_none_or(|ended| start_ns > ended) {
             self.open.insert(key, session);
             self.schedule(&key, start_ns, start_ns);
         }
-        None
     }
 }
 
