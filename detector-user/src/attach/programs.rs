@@ -63,22 +63,39 @@ impl From<KernelProgram> for &'static str {
 
 /// Loads every program this kernel can run; loaded ones stay as they are. Do this before maps
 /// are taken out of `ebpf` and dropped: instructions refer to maps by file descriptor until then.
+///
+/// All at once: the verifier takes a second or so for each, and holds no lock for a caller that has
+/// CAP_BPF (since Linux 5.2).
 pub fn load(ebpf: &mut Ebpf, kernel: &KernelFeatures) -> Result<(), AttachError> {
-    for program in KernelProgram::ALL {
-        if program.is_xdp() && !kernel.xdp {
-            continue;
-        }
-        let loaded = if program.is_xdp() {
-            xdp(ebpf, program).map(Xdp::load)?
-        } else {
-            tc(ebpf, program).map(SchedClassifier::load)?
-        };
-        match loaded {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(load_error(program.name(), error)),
-        }
+    let wanted = |program: &KernelProgram| kernel.xdp || !program.is_xdp();
+    for program in KernelProgram::ALL.into_iter().filter(wanted) {
+        find(ebpf, program)?;
     }
-    Ok(())
+    std::thread::scope(|scope| {
+        let with_name = |name: &str| KernelProgram::ALL.into_iter().find(|it| it.name() == name);
+        let mut loading = Vec::new();
+        for (name, program) in ebpf.programs_mut() {
+            if let Some(known) = with_name(name).filter(wanted) {
+                loading.push((known, scope.spawn(move || load_one(program))));
+            }
+        }
+        loading.into_iter().try_for_each(|(program, thread)| {
+            let loaded = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            loaded.map_err(|error| load_error(program.name(), error))
+        })
+    })
+}
+
+fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+    let loaded = match program {
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match loaded {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        loaded => loaded,
+    }
 }
 
 /// An XDP program of the object.
