@@ -206,6 +206,11 @@ spec:
     )
 }
 
+/// Where the receiver takes events.
+pub(crate) fn sink() -> String {
+    format!("http://{SINK}/")
+}
+
 /// The agent's `/status`.
 pub(crate) fn status(agent: &Agent<'_>) -> Value {
     let answer = agent.admin_get("/status").expect("/status");

@@ -19,7 +19,7 @@ use crate::bed::{
 const BUY_RULE: &str = "match: {http: {method: POST, path: /api/buttons/buy}}";
 
 /// A bed whose agent keeps its pins.
-fn pinned(pins: &Path, more: &str) -> Bed {
+pub(crate) fn pinned(pins: &Path, more: &str) -> Bed {
     let bed = Bed::new();
     write_config(&bed, pins, more);
     let session_rules = [("came", "started"), ("left", "ended")]

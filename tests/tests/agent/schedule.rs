@@ -17,7 +17,7 @@ use testbed::{
 };
 
 use crate::{
-    bed::{Bed, LIMIT, UE, UE6, all_read, balanced, eventually, metric, status},
+    bed::{Bed, LIMIT, UE, UE6, all_read, balanced, eventually, metric, sink, status},
     killed::{bed, in_order, path, press, seed, sessions_begin_and_end, twice_is_the_same},
 };
 
@@ -82,7 +82,7 @@ fn whatever_happens_to_sink_and_agent_nothing_is_lost_and_the_books_balance() {
     let schedules = schedules.and_then(|it| it.parse().ok()).unwrap_or(2);
     for seed in (seed()..).take(schedules) {
         let bpffs = BpfFs::mount().expect("bpffs");
-        run(&bed(&bpffs.path("detector")), fastrand::Rng::with_seed(seed));
+        run(&bed(&bpffs.path("detector"), &sink(), ""), fastrand::Rng::with_seed(seed));
     }
 }
 

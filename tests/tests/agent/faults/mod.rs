@@ -26,7 +26,7 @@ use testbed::{
 };
 
 use crate::{
-    bed::{Bed, UE, UE6, all_read, balanced, eventually, metric, status},
+    bed::{Bed, UE, UE6, all_read, balanced, eventually, metric, sink, status},
     killed::{in_order, path, press, sessions_begin_and_end, twice_is_the_same},
 };
 
@@ -174,24 +174,8 @@ impl<'f> Row<'f> {
     }
 }
 
-/// A bed with pins and a spool, and what else its sink and delivery have.
 fn bed(pins: &BpfFs, sink: &str, delivery: &str) -> Bed {
-    let bed = crate::killed::bed(&pins.path("detector"));
-    let config = crate::bed::config_with(
-        "{name: n6}",
-        &format!(
-            "sink: {{url: '{sink}'}}
-  pin: {{path: {}}}
-  delivery: {{concurrency: 8, spool: {{directory: spool}}, {delivery}}}",
-            pins.path("detector").display()
-        ),
-    );
-    bed.write("config.yaml", &config);
-    bed
-}
-
-fn sink() -> String {
-    format!("http://{}/", crate::bed::SINK)
+    crate::killed::bed(&pins.path("detector"), sink, delivery)
 }
 
 /// The bed's spool of the one sink.
