@@ -115,7 +115,11 @@ pub(super) fn observer(output: Output) -> Option<Arc<dyn Observer>> {
             Outcome::Rejected(failure) | Outcome::Exhausted(failure) => {
                 line["error"] = json!(failure.to_string());
             }
-            Outcome::Dropped | Outcome::SpoolFull | Outcome::TooOld | Outcome::Damaged => {}
+            Outcome::Dropped
+            | Outcome::QueueFull
+            | Outcome::SpoolFull
+            | Outcome::TooOld
+            | Outcome::Damaged => {}
         }
         print_line(&line);
     };

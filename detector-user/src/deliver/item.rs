@@ -61,9 +61,11 @@ impl Totals {
         let total = match outcome {
             Outcome::Delivered => &self.delivered,
             Outcome::Rejected(_) | Outcome::Exhausted(_) => &self.failed,
-            Outcome::Dropped | Outcome::SpoolFull | Outcome::TooOld | Outcome::Damaged => {
-                &self.dropped
-            }
+            Outcome::Dropped
+            | Outcome::QueueFull
+            | Outcome::SpoolFull
+            | Outcome::TooOld
+            | Outcome::Damaged => &self.dropped,
         };
         total.fetch_add(1, Ordering::Release);
     }

@@ -7,7 +7,8 @@
 //! - A sink that fails several times in a row is only probed ([`breaker`]). Meanwhile events wait:
 //!   with a spool on disk, and without one in memory until the queue is full. Then
 //!   [`Delivery::send`] waits, which stops the reader, and what then does not fit into the kernel's
-//!   ring buffer is lost and counted there.
+//!   ring buffer is lost and counted there. Where there are other sinks it does not wait for one that
+//!   is down: what finds no room in that one's queue is lost at that one, and counted.
 //! - What a sink will never take goes to the dead letter file ([`dead`]), and holds up nobody.
 
 mod attempts;
@@ -26,6 +27,8 @@ mod kept;
 mod lane;
 pub mod ledger;
 mod lines;
+#[cfg(any(feature = "nats", feature = "kafka"))]
+mod login;
 mod metrics;
 #[cfg(feature = "nats")]
 mod nats;
@@ -260,7 +263,8 @@ impl Delivery {
         self.rules.sinks.to_vec()
     }
 
-    /// Queues an event at every sink that wants it; waits while a queue is full. If the caller stops
+    /// Queues an event at every sink that wants it; waits while a queue is full, but with several sinks
+    /// for none that is down. If the caller stops
     /// waiting, the event counts as `dropped` at the sinks that had no room for it.
     pub async fn send(&self, outgoing: Outgoing) {
         self.send_held(outgoing, &Receipt::none()).await;
@@ -278,9 +282,8 @@ impl Delivery {
             .filter(|queue| outgoing.rule.wanted(queue.index()))
             .map(|queue| (queue, queue.item(outgoing.clone(), receipt.clone())))
             .collect();
-        for (queue, item) in items {
-            queue.push(item).await;
-        }
+        let others = self.queues.len() > 1;
+        join_all(items.into_iter().map(|(queue, item)| queue.push(item, others))).await;
     }
 
     /// Takes no more events and goes on delivering until all have ended or the deadline comes.

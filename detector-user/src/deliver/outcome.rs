@@ -20,6 +20,8 @@ pub enum Outcome {
     Exhausted(Failure),
     /// The agent stopped first. The sink may have got it nevertheless.
     Dropped,
+    /// The queue was full, the sink down, and other sinks must not wait for it.
+    QueueFull,
     /// The spool was full, and it gave way.
     SpoolFull,
     /// It lay in the spool for too long.
@@ -44,6 +46,7 @@ impl Outcome {
             Self::Rejected(_) => "rejected",
             Self::Exhausted(_) => "exhausted",
             Self::Dropped => "dropped",
+            Self::QueueFull => "queue_full",
             Self::SpoolFull => "spool_full",
             Self::TooOld => "too_old",
             Self::Damaged => "damaged",
@@ -54,9 +57,12 @@ impl Outcome {
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Rejected(failure) | Self::Exhausted(failure) => Some(failure),
-            Self::Delivered | Self::Dropped | Self::SpoolFull | Self::TooOld | Self::Damaged => {
-                None
-            }
+            Self::Delivered
+            | Self::Dropped
+            | Self::QueueFull
+            | Self::SpoolFull
+            | Self::TooOld
+            | Self::Damaged => None,
         }
     }
 
@@ -68,6 +74,7 @@ impl Outcome {
             Self::Rejected(_) => lost("delivery", "rejected"),
             Self::Exhausted(_) => lost("delivery", "exhausted"),
             Self::Dropped => lost("delivery", "stopped"),
+            Self::QueueFull => lost("delivery", "queue_full"),
             Self::SpoolFull => lost("spool", "full"),
             Self::TooOld => lost("spool", "too_old"),
             Self::Damaged => lost("spool", "damaged"),
@@ -110,7 +117,11 @@ pub(super) fn log_loss(settled: &Settled<'_>, held_back: u64) {
     let outcome = settled.outcome.label();
     match settled.outcome {
         Outcome::Delivered => {}
-        Outcome::Dropped | Outcome::SpoolFull | Outcome::TooOld | Outcome::Damaged => {
+        Outcome::Dropped
+        | Outcome::QueueFull
+        | Outcome::SpoolFull
+        | Outcome::TooOld
+        | Outcome::Damaged => {
             tracing::warn!(%id, rule, sink, outcome, held_back, "event not delivered");
         }
         Outcome::Rejected(failure) | Outcome::Exhausted(failure) => {

@@ -1,28 +1,36 @@
 //! The way to one sink's task: a queue with room for so many events.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::timeout_at,
+    time::{timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, DrainReport, Lane, Outgoing, Rules,
+    Config, DrainReport, Lane, Outcome, Outgoing, Rules,
     item::{Item, Shared},
     lane::{self, Parts},
 };
 use crate::{source::receipt::Receipt, spool::Recovered};
 
+/// Other sinks wait so long for one that is down, once: its spool may just be behind.
+const GRACE: Duration = Duration::from_secs(1);
+
 pub(super) struct Queue {
     shared: Arc<Shared>,
     /// Bounds what is in memory, wherever it is.
     room: Arc<Semaphore>,
+    /// It had no room for longer than others should wait, and has had none since.
+    waited_for: AtomicBool,
     arrivals: mpsc::UnboundedSender<Item>,
     sending: Arc<AtomicU64>,
     stop: CancellationToken,
@@ -58,7 +66,7 @@ impl Queue {
         });
         let mut task = JoinSet::new();
         task.spawn(lane.run());
-        Self { shared, room, arrivals, sending, stop, task }
+        Self { shared, room, waited_for: AtomicBool::new(false), arrivals, sending, stop, task }
     }
 
     pub(super) fn index(&self) -> usize {
@@ -72,18 +80,41 @@ impl Queue {
         Sending { sending: self.sending.clone(), item: Some(item) }
     }
 
-    /// Waits for room.
-    pub(super) async fn push(&self, mut sending: Sending) {
-        // The semaphore is never closed; if it were, the item would be dropped and counted.
-        let Ok(room) = self.room.clone().acquire_owned().await else { return };
+    /// Waits for room. With `others`, which this one must not hold up, not for long while its sink is
+    /// down: then the event is lost here, and counted.
+    pub(super) async fn push(&self, mut sending: Sending, others: bool) {
+        let room = self.room(others).await;
         let Some(mut item) = sending.item.take() else { return };
+        let Some(room) = room else { return item.end(Outcome::QueueFull, false) };
         item.take_room(room);
         // Fails only if the task has crashed; the item comes back, is dropped and counted.
         drop(self.arrivals.send(item));
     }
 
+    async fn room(&self, others: bool) -> Option<OwnedSemaphorePermit> {
+        let room = || self.room.clone();
+        // The semaphore is never closed; if it were, the item would be dropped and counted.
+        if !others {
+            return room().acquire_owned().await.ok();
+        }
+        if let Ok(room) = room().try_acquire_owned() {
+            self.waited_for.store(false, Ordering::Relaxed);
+            return Some(room);
+        }
+        loop {
+            let down = self.shared.metrics.sink_up.get() == 0;
+            if down && self.waited_for.load(Ordering::Relaxed) {
+                return None;
+            }
+            match timeout(GRACE, room().acquire_owned()).await {
+                Ok(room) => return room.ok(),
+                Err(_) => self.waited_for.store(down, Ordering::Relaxed),
+            }
+        }
+    }
+
     pub(super) async fn drain(self, deadline: tokio::time::Instant) -> DrainReport {
-        let Self { shared, room: _, arrivals, sending: _, stop, mut task } = self;
+        let Self { shared, room: _, waited_for: _, arrivals, sending: _, stop, mut task } = self;
         let before = shared.totals.read();
         drop(arrivals);
         if timeout_at(deadline, join(&mut task)).await.is_err() {

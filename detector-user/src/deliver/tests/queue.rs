@@ -74,6 +74,9 @@ async fn an_event_whose_sender_gave_up_is_counted_as_dropped() {
     assert!(second.now_or_never().is_none());
     assert_eq!(bench.counted("stuck"), [0.0, 0.0, 0.0, 1.0]);
     assert_eq!(bench.queued("stuck"), 1.0, "the first still waits");
+    let row = bench.books("stuck");
+    assert_eq!((row.entered, row.in_memory, row.delivered), (2, 1, 0));
+    assert_eq!(row.lost, [(("delivery", "stopped"), 1)].into());
 }
 
 #[tokio::test]
@@ -197,6 +200,36 @@ async fn a_sink_that_is_down_does_not_keep_events_from_another() {
     assert_eq!(by_sink, [("down".into(), "exhausted"), ("up".into(), "delivered")].into());
     assert_eq!(bench.counted("up"), [1.0, 0.0, 0.0, 0.0]);
     assert_eq!(bench.counted("down"), [0.0, 0.0, 1.0, 0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_of_a_sink_that_is_down_does_not_keep_events_from_another() {
+    let down = acting("down", |_| async { Err(Failure::Network("down".into())) }.boxed());
+    let up = acting("up", |_| async { Ok(()) }.boxed());
+    let bench = Bench::start(Config { capacity: 8, ..Config::default() }, vec![down, up]);
+    let begun = tokio::time::Instant::now();
+    for number in 0..200 {
+        bench.send(&number.to_string(), &format!("ue-{number}")).await;
+    }
+    // Until it is known to be down, and a grace of a second once: not for each event.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    while bench.books("up").delivered < 200 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let row = bench.books("down");
+    assert_eq!((row.entered, row.in_memory), (200, 8));
+    assert_eq!(row.lost, [(("delivery", "queue_full"), 192)].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_alone_is_waited_for_though_it_is_down() {
+    let down = acting("down", |_| async { Err(Failure::Network("down".into())) }.boxed());
+    let bench = Bench::start(Config { capacity: 8, ..Config::default() }, vec![down]);
+    for number in 0..8 {
+        bench.send(&number.to_string(), &format!("ue-{number}")).await;
+    }
+    let ninth = bench.send("9", "ue-9");
+    assert!(timeout(Duration::from_secs(60), ninth).await.is_err(), "it waits");
 }
 
 #[tokio::test(start_paused = true)]
