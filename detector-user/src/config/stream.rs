@@ -152,6 +152,8 @@ pub enum Login {
     },
     /// A NATS credentials file: a JWT and an nkey's seed.
     Credentials(PathBuf),
+    /// A file with a NATS token; a newline at its end is not a part of it.
+    Token(PathBuf),
 }
 
 /// How a password is shown to Kafka.

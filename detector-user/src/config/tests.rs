@@ -404,6 +404,10 @@ fn what_does_not_fit_a_stream_is_refused() {
         ("url: 'http://b/', login: {user: me}".to_owned(), "which needs a nats or kafka url"),
         (format!("{nats}, login: {{user: me}}"), "spec.sink.login: expected user and passwordFile"),
         (format!("{nats}, login: {{{user}, credentials: c}}"), "expected one of them"),
+        (format!("{nats}, login: {{{user}, tokenFile: t}}"), "expected one of them"),
+        (format!("{nats}, login: {{credentials: c, tokenFile: t}}"), "expected one of them"),
+        (format!("{nats}, login: {{}}"), "spec.sink.login: is empty; expected user and"),
+        (format!("{kafka}, login: {{tokenFile: t}}"), "which needs a nats url"),
         (format!("{nats}, login: {{{user}, mechanism: PLAIN}}"), "which needs a kafka url"),
         (format!("{kafka}, login: {{credentials: c}}"), "which need a nats url"),
         (format!("{kafka}, login: {{{user}, mechanism: PLAIN}}"), "expected tls beside it"),
@@ -412,6 +416,19 @@ fn what_does_not_fit_a_stream_is_refused() {
         let said = said(&written);
         assert!(said.contains(expected), "{written}: {said}");
     }
+}
+
+#[test]
+fn a_spool_without_settings_is_small_lasts_a_day_and_syncs_each_append() {
+    let text = format!("{MINIMAL}  delivery: {{spool: {{directory: spool}}}}\n");
+    let limits = config(&text, &[]).unwrap().delivery.spool.unwrap().limits;
+    let expected = crate::spool::Limits {
+        max_bytes: 64 << 20,
+        max_age: Duration::from_secs(24 * 3_600),
+        fsync: crate::spool::Fsync::Always,
+        when_full: crate::spool::WhenFull::DropOldest,
+    };
+    assert_eq!(limits, expected);
 }
 
 #[test]

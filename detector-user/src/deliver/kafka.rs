@@ -6,7 +6,6 @@
 //! attempts, and it can end in an error from which only a new one recovers.
 
 use std::{
-    fs,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,20 +23,44 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
 };
 
-use super::sink::{Failure, Sink, TargetError, unsendable};
+use super::{
+    login,
+    sink::{Failure, Sink, TargetError, unsendable},
+};
 use crate::config::{Login, SaslMechanism, StreamConfig};
 
 /// A topic.
 pub(super) struct KafkaSink {
     name: String,
-    topic: String,
+    config: StreamConfig,
+    timeout: Duration,
+    live: Mutex<Live>,
+}
+
+/// The library connects again by itself, with the secrets and certificates that it was made with. Once the
+/// servers refuse these, a new one is made, which reads the files again.
+#[derive(Clone)]
+struct Live {
     producer: FutureProducer<Context>,
     trouble: Trouble,
 }
 
 /// What the library said of its connections since the last event was taken.
 #[derive(Clone, Default)]
-struct Trouble(Arc<Mutex<Option<String>>>);
+struct Trouble(Arc<Mutex<Option<Said>>>);
+
+#[derive(Clone)]
+struct Said {
+    what: String,
+    about: About,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum About {
+    Login,
+    Tls,
+    Connection,
+}
 
 impl KafkaSink {
     /// A sink that has not connected yet. An attempt takes at most `timeout`.
@@ -49,39 +72,51 @@ impl KafkaSink {
         config: &StreamConfig,
         timeout: Duration,
     ) -> Result<Self, TargetError> {
-        let trouble = Trouble::default();
-        let context = Context { sink: name.to_owned(), trouble: trouble.clone() };
-        let producer = settings(config, timeout)?.create_with_context(context);
-        let producer = producer.map_err(|error| TargetError::Stream {
-            url: config.address.to_string(),
-            why: error.to_string(),
-        })?;
-        Ok(Self { name: name.to_owned(), topic: config.address.name.clone(), producer, trouble })
+        let live = Mutex::new(live(name, config, timeout)?);
+        Ok(Self { name: name.to_owned(), config: config.clone(), timeout, live })
     }
 
     async fn deliver(&self, event: &Event) -> Result<(), Failure> {
         // The binding wants an event of its own.
         let message = MessageRecord::from_event(event.clone()).map_err(unsendable)?;
         let key = key(event);
-        let record = FutureRecord::to(&self.topic).key(&key).message_record(&message);
+        let topic = &self.config.address.name;
+        let record = FutureRecord::to(topic).key(&key).message_record(&message);
+        let Live { producer, trouble } = self.live()?;
         let delivery =
-            self.producer.send_result(record).map_err(|(error, _)| self.failure(&error))?;
+            producer.send_result(record).map_err(|(error, _)| self.failure(&error, &trouble))?;
         match delivery.await {
             Ok(Ok(_)) => {
-                self.trouble.forget();
+                trouble.forget();
                 Ok(())
             }
-            Ok(Err((error, _))) => Err(self.failure(&error)),
-            Err(_) => Err(Failure::Unavailable("the producer has ended".into())),
+            Ok(Err((error, _))) => Err(self.failure(&error, &trouble)),
+            Err(_) => Err(Failure::Unavailable("the producer was made anew".into())),
         }
     }
 
-    fn failure(&self, error: &KafkaError) -> Failure {
-        let topic = &self.topic;
+    /// The producer, made anew if the servers do not accept this one.
+    fn live(&self) -> Result<Live, Failure> {
+        let mut now = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.trouble.last().is_some_and(|said| said.about != About::Connection) {
+            let new = live(&self.name, &self.config, self.timeout);
+            let new = new.map_err(|error| Failure::Credentials(error.to_string()))?;
+            let old = std::mem::replace(&mut *now, new);
+            // Ends threads of its own, and waits for them.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+        Ok(now.clone())
+    }
+
+    fn failure(&self, error: &KafkaError, trouble: &Trouble) -> Failure {
+        let topic = &self.config.address.name;
         match error.rdkafka_error_code() {
             // Of a message that found no server in time the library says nothing else.
-            Some(Code::MessageTimedOut | Code::RequestTimedOut) => match self.trouble.last() {
-                Some(said) => Failure::Network(said),
+            Some(Code::MessageTimedOut | Code::RequestTimedOut) => match trouble.last() {
+                Some(Said { what, about: About::Login }) => self.refused(&what),
+                Some(Said { what, about: About::Tls | About::Connection }) => {
+                    Failure::Network(what)
+                }
                 None => Failure::Timeout,
             },
             Some(
@@ -95,12 +130,17 @@ impl KafkaSink {
                 | Code::SaslAuthenticationFailed
                 | Code::TopicAuthorizationFailed
                 | Code::ClusterAuthorizationFailed,
-            ) => Failure::Credentials(error.to_string()),
+            ) => self.refused(&error.to_string()),
             Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => {
                 Failure::Unavailable(format!("there is no topic {topic:?} ({error})"))
             }
             Some(_) | None => Failure::Unavailable(error.to_string()),
         }
+    }
+
+    fn refused(&self, said: &str) -> Failure {
+        let fields = login::fields(self.config.login.as_ref());
+        Failure::Credentials(format!("{said}; the server does not accept {fields}"))
     }
 }
 
@@ -127,7 +167,19 @@ fn key(event: &Event) -> String {
     }
 }
 
+fn live(name: &str, config: &StreamConfig, timeout: Duration) -> Result<Live, TargetError> {
+    let trouble = Trouble::default();
+    let context = Context { sink: name.to_owned(), trouble: trouble.clone() };
+    let producer = settings(config, timeout)?.create_with_context(context);
+    let producer = producer.map_err(|error| TargetError::Stream {
+        url: config.address.to_string(),
+        why: error.to_string(),
+    })?;
+    Ok(Live { producer, trouble })
+}
+
 fn settings(config: &StreamConfig, timeout: Duration) -> Result<ClientConfig, TargetError> {
+    login::check_certificates(config)?;
     let mut settings = ClientConfig::new();
     settings
         .set("bootstrap.servers", config.address.servers.join(","))
@@ -156,16 +208,14 @@ fn settings(config: &StreamConfig, timeout: Duration) -> Result<ClientConfig, Ta
     }
     match &config.login {
         Some(Login::User { user, password_file, mechanism }) => {
-            let read = fs::read_to_string(password_file);
-            let password =
-                read.map_err(|error| TargetError::Read { path: password_file.clone(), error })?;
+            let password = login::secret("login.passwordFile", password_file)?;
             settings
                 .set("sasl.mechanism", mechanism_name(*mechanism))
                 .set("sasl.username", user)
-                .set("sasl.password", password.trim_end_matches('\n'));
+                .set("sasl.password", password);
         }
-        // Credentials are NATS's; the config has refused them.
-        Some(Login::Credentials(_)) | None => {}
+        // Those are NATS's; the config has refused them.
+        Some(Login::Credentials(_) | Login::Token(_)) | None => {}
     }
     Ok(settings)
 }
@@ -179,15 +229,21 @@ fn mechanism_name(mechanism: SaslMechanism) -> &'static str {
 }
 
 impl Trouble {
-    fn note(&self, said: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said.to_owned());
+    /// That nobody is reached any longer says less than why the last one was not.
+    fn note(&self, said: Said) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.about != About::Connection
+            || last.as_ref().is_none_or(|last| last.about == About::Connection)
+        {
+            *last = Some(said);
+        }
     }
 
     fn forget(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn last(&self) -> Option<String> {
+    fn last(&self) -> Option<Said> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -205,6 +261,11 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(sink = self.sink, %error, reason);
-        self.trouble.note(reason);
+        let about = match error.rdkafka_error_code() {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => About::Login,
+            Some(Code::SSL) => About::Tls,
+            Some(_) | None => About::Connection,
+        };
+        self.trouble.note(Said { what: reason.to_owned(), about });
     }
 }

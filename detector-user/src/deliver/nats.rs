@@ -5,7 +5,7 @@
 //! acknowledgement was lost nothing comes twice within its `duplicate_window` (two minutes unless told
 //! otherwise).
 
-use std::{error::Error, fs, path::Path, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectError, ConnectErrorKind, ConnectOptions, Event as Notice, ServerAddr,
@@ -18,12 +18,13 @@ use async_nats::{
 use cloudevents::{AttributesReader, Event, binding::nats::NatsCloudEvent};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
-    sync::{OnceCell, watch},
+    sync::{Mutex, watch},
     time::timeout,
 };
 
 use super::{
     causes::chain,
+    login,
     sink::{Failure, Sink, TargetError, unsendable},
 };
 use crate::config::{Login, StreamConfig};
@@ -38,10 +39,11 @@ pub(super) struct NatsSink {
     config: StreamConfig,
     /// For one attempt.
     timeout: Duration,
-    connected: OnceCell<Connected>,
+    connected: Mutex<Option<Arc<Connected>>>,
 }
 
-/// From the first connection on the library connects again by itself.
+/// One connection. When it is lost a new one is made by whoever needs it, and not by the library, which
+/// would go on with the secrets that it was given first.
 struct Connected {
     client: Client,
     stream: jetstream::Context,
@@ -61,19 +63,15 @@ impl NatsSink {
     ) -> Result<Self, TargetError> {
         // They are read again when it connects; what is wrong with them is to be known now.
         options(config)?;
-        let certificates = config.identity.iter().flat_map(|(cert, key)| [cert, key]);
-        for path in config.ca.iter().chain(certificates) {
-            read(path)?;
-        }
         let (name, config) = (name.to_owned(), config.clone());
-        Ok(Self { name, config, timeout, connected: OnceCell::new() })
+        Ok(Self { name, config, timeout, connected: Mutex::new(None) })
     }
 
     async fn deliver(&self, event: &Event) -> Result<(), Failure> {
         // The binding wants an event of its own.
         let payload = NatsCloudEvent::from_event(event.clone()).map_err(unsendable)?.payload;
-        let connected = self.connected.get_or_try_init(|| self.connect()).await?;
-        connected.check(&self.config, payload.len())?;
+        let connected = self.connected().await?;
+        connected.check(payload.len())?;
         let publish = Publish::build()
             .payload(payload.into())
             .header("content-type", CONTENT_TYPE)
@@ -91,6 +89,17 @@ impl NatsSink {
         }
     }
 
+    /// The connection, or a new one if it is lost. Others who need one wait meanwhile, each for as long as
+    /// its attempt may take.
+    async fn connected(&self) -> Result<Arc<Connected>, Failure> {
+        let mut connected = self.connected.lock().await;
+        if let Some(good) = connected.as_ref().filter(|it| !it.is_lost()) {
+            return Ok(good.clone());
+        }
+        *connected = None;
+        Ok(connected.insert(Arc::new(self.connect().await?)).clone())
+    }
+
     async fn connect(&self) -> Result<Connected, Failure> {
         let credentials = |error: TargetError| Failure::Credentials(error.to_string());
         let (count, losses) = watch::channel(0);
@@ -106,20 +115,38 @@ impl NatsSink {
         let servers: Result<Vec<ServerAddr>, _> =
             self.config.address.servers.iter().map(|server| server.parse()).collect();
         let servers = servers.map_err(|error| Failure::Network(error.to_string()))?;
-        let client = options.connect(servers).await.map_err(|error| not_connected(&error))?;
+        let client = options.connect(servers).await.map_err(|error| self.not_connected(&error))?;
         let mut stream = jetstream::new(client.clone());
         stream.set_timeout(self.timeout);
         Ok(Connected { client, stream, losses })
     }
+
+    fn not_connected(&self, error: &ConnectError) -> Failure {
+        match error.kind() {
+            ConnectErrorKind::TimedOut => Failure::Timeout,
+            ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+                let fields = login::fields(self.config.login.as_ref());
+                Failure::Credentials(format!(
+                    "{}; the server does not accept {fields}",
+                    chain(error)
+                ))
+            }
+            ConnectErrorKind::ServerParse
+            | ConnectErrorKind::Dns
+            | ConnectErrorKind::Tls
+            | ConnectErrorKind::Io
+            | ConnectErrorKind::MaxReconnects => Failure::Network(chain(error)),
+        }
+    }
 }
 
 impl Connected {
-    /// What the library would take and keep for later, or send and lose the connection by.
-    fn check(&self, config: &StreamConfig, length: usize) -> Result<(), Failure> {
-        if self.client.connection_state() == State::Disconnected {
-            let address = &config.address;
-            return Err(Failure::Network(format!("not connected to {address}; connecting again")));
-        }
+    fn is_lost(&self) -> bool {
+        self.client.connection_state() == State::Disconnected
+    }
+
+    /// What the library would send and lose the connection by.
+    fn check(&self, length: usize) -> Result<(), Failure> {
         let most = self.client.server_info().max_payload;
         if length + HEADERS > most {
             let why = format!("{length} bytes of event; the server takes {most} in a message");
@@ -145,7 +172,10 @@ impl Sink for NatsSink {
 }
 
 fn options(config: &StreamConfig) -> Result<ConnectOptions, TargetError> {
-    let mut options = ConnectOptions::new().name("detector").require_tls(config.tls);
+    login::check_certificates(config)?;
+    // Once, which costs nothing and is given up when a new connection is made here.
+    let options = ConnectOptions::new().name("detector").max_reconnects(1);
+    let mut options = options.require_tls(config.tls);
     if let Some(ca) = &config.ca {
         options = options.add_root_certificates(ca.clone());
     }
@@ -155,21 +185,19 @@ fn options(config: &StreamConfig) -> Result<ConnectOptions, TargetError> {
     Ok(match &config.login {
         None => options,
         Some(Login::User { user, password_file, mechanism: _ }) => {
-            let password = read(password_file)?;
-            options.user_and_password(user.clone(), password.trim_end_matches('\n').to_owned())
+            let password = login::secret("login.passwordFile", password_file)?;
+            options.user_and_password(user.clone(), password)
         }
+        Some(Login::Token(path)) => options.token(login::secret("login.tokenFile", path)?),
         Some(Login::Credentials(path)) => {
+            let field = "login.credentials";
             let refuse = |_| TargetError::Certificate {
-                what: path.display().to_string(),
+                what: format!("{field} {}", path.display()),
                 expected: "a NATS credentials file: a user's JWT and the seed of its nkey",
             };
-            options.credentials(&read(path)?).map_err(refuse)?
+            options.credentials(&login::read(field, path)?).map_err(refuse)?
         }
     })
-}
-
-fn read(path: &Path) -> Result<String, TargetError> {
-    fs::read_to_string(path).map_err(|error| TargetError::Read { path: path.to_owned(), error })
 }
 
 fn note(sink: &str, notice: &Notice) {
@@ -182,20 +210,6 @@ fn note(sink: &str, notice: &Notice) {
         Notice::ServerError(error) => tracing::warn!(sink, %error),
         // Of each try to connect again.
         Notice::ClientError(error) => tracing::debug!(sink, %error),
-    }
-}
-
-fn not_connected(error: &ConnectError) -> Failure {
-    match error.kind() {
-        ConnectErrorKind::TimedOut => Failure::Timeout,
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            Failure::Credentials(chain(error))
-        }
-        ConnectErrorKind::ServerParse
-        | ConnectErrorKind::Dns
-        | ConnectErrorKind::Tls
-        | ConnectErrorKind::Io
-        | ConnectErrorKind::MaxReconnects => Failure::Network(chain(error)),
     }
 }
 

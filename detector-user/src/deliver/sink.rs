@@ -144,6 +144,16 @@ pub enum TargetError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The same of a stream, with the field that names the file.
+    #[error("{field} {path}: {error}", path = path.display())]
+    ReadField {
+        /// Below `spec.sink`.
+        field: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// A file is not what it should be. What it holds is not said: it may be a key.
     #[error("{what}: expected {expected}")]
     Certificate {

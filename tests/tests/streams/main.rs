@@ -4,3 +4,4 @@
 mod bed;
 mod kafka;
 mod nats;
+mod nats_login;

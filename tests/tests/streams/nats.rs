@@ -24,15 +24,15 @@ use testbed::{
 
 use crate::bed::{self, Bed, PATIENCE, USERS};
 
-const ATTEMPT: Duration = Duration::from_secs(3);
+pub(crate) const ATTEMPT: Duration = Duration::from_secs(3);
 
-fn is_installed() -> bool {
+pub(crate) fn is_installed() -> bool {
     let mut command = Command::new("nats-server");
     command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-struct Server {
+pub(crate) struct Server {
     process: Process,
     port: u16,
     store: TempDir,
@@ -40,7 +40,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(arguments: &[&str]) -> Result<Self> {
+    pub(crate) fn start(arguments: &[&str]) -> Result<Self> {
         let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
         let store = tempfile::tempdir()?;
         // -1: a free port.
@@ -48,9 +48,14 @@ impl Server {
         Ok(Self { process, port, store, arguments })
     }
 
-    fn kill(&mut self) -> Result<()> {
+    pub(crate) fn kill(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGKILL)?;
         self.process.wait(PATIENCE).map(drop)
+    }
+
+    pub(crate) fn start_again_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        self.start_again()
     }
 
     fn start_again(&mut self) -> Result<()> {
@@ -58,7 +63,7 @@ impl Server {
         Ok(())
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("nats://127.0.0.1:{}/detector.pressed", self.port)
     }
 
@@ -246,6 +251,7 @@ async fn tls_and_a_password_are_needed_where_the_server_wants_them() -> Result<(
     let stranger = StreamConfig { login: Some(login("bad")), ..good.clone() };
     let Err(Failure::Credentials(said)) = attempt(&stranger).await? else { panic!("let in") };
     assert!(said.contains("authorization violation") && !said.contains("guess"), "{said}");
+    assert!(said.contains("login.user \"me\", login.passwordFile"), "{said}");
 
     let distrustful = StreamConfig { ca: None, ..good.clone() };
     let Err(Failure::Network(said)) = attempt(&distrustful).await? else { panic!("trusted") };
@@ -253,6 +259,6 @@ async fn tls_and_a_password_are_needed_where_the_server_wants_them() -> Result<(
 
     let nowhere = StreamConfig { ca: Some(path("nothing")), ..good };
     let said = attempt(&nowhere).await.unwrap_err().to_string();
-    assert!(said.contains("nothing: No such file"), "{said}");
+    assert!(said.contains("tls.ca") && said.contains("nothing: No such file"), "{said}");
     Ok(())
 }

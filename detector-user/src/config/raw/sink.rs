@@ -97,7 +97,7 @@ pub struct OidcSpec {
     pub audience: Option<Field<String>>,
 }
 
-/// Who the agent is: a user with a password, or a NATS credentials file.
+/// Who the agent is: a user with a password, or for NATS a credentials file or a token.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginSpec {
@@ -113,6 +113,9 @@ pub struct LoginSpec {
     /// A NATS credentials file, instead of a user.
     #[serde(default)]
     pub credentials: Option<Field<String>>,
+    /// A file with a NATS token, instead of a user.
+    #[serde(default)]
+    pub token_file: Option<Field<String>>,
 }
 
 /// Standard output has no settings.

@@ -48,21 +48,30 @@ impl Reader<'_> {
         if spec.mechanism.is_some() && protocol != StreamProtocol::Kafka {
             return Err("has a mechanism, which needs a kafka url");
         }
-        match (protocol, user, &spec.credentials) {
-            (StreamProtocol::Nats, false, Some(_)) => {
+        match (protocol, user, &spec.credentials, &spec.token_file) {
+            (StreamProtocol::Kafka, _, Some(_), _) => Err("has credentials, which need a nats url"),
+            (StreamProtocol::Kafka, _, None, Some(_)) => {
+                Err("has a tokenFile, which needs a nats url")
+            }
+            (StreamProtocol::Nats, false, Some(_), None) => {
                 Ok(self.path(&spec.credentials).map(Login::Credentials))
             }
-            (StreamProtocol::Nats, true, Some(_)) => {
-                Err("has a user and credentials; expected one of them")
+            (StreamProtocol::Nats, false, None, Some(_)) => {
+                Ok(self.path(&spec.token_file).map(Login::Token))
             }
-            (StreamProtocol::Kafka, _, Some(_)) => Err("has credentials, which need a nats url"),
-            (_, _, None) => self.user(spec, tls),
+            (StreamProtocol::Nats, _, Some(_), _) | (StreamProtocol::Nats, true, None, Some(_)) => {
+                Err("has more than one of user, credentials and tokenFile; expected one of them")
+            }
+            (_, _, None, None) => self.user(spec, tls),
         }
     }
 
     fn user(&self, spec: &LoginSpec, tls: bool) -> Result<Option<Login>, &'static str> {
         let (Some(user), Some(_)) = (&spec.user, &spec.password_file) else {
-            return Err("expected user and passwordFile");
+            return Err(match spec.user.is_some() || spec.password_file.is_some() {
+                true => "expected user and passwordFile",
+                false => "is empty; expected user and passwordFile, or credentials or tokenFile",
+            });
         };
         let mechanism =
             spec.mechanism.as_ref().map_or(Some(Default::default()), |it| it.get().copied());
