@@ -126,6 +126,10 @@ pub(super) fn families(ledgers: &Ledgers) -> Vec<Family> {
             ledger.rows().into_iter().map(|(rule, row)| (sink.clone(), rule, row))
         })
         .collect();
+    row_families(&rows)
+}
+
+fn row_families(rows: &[(String, Arc<str>, Row)]) -> Vec<Family> {
     let labels =
         |sink: &str, rule: &str| vec![("rule", rule.to_owned()), ("sink", sink.to_owned())];
     let counter = |name, help, value: fn(&Row) -> u64| {
@@ -138,7 +142,7 @@ pub(super) fn families(ledgers: &Ledgers) -> Vec<Family> {
     };
     let mut lost = Vec::new();
     let mut in_flight = Vec::new();
-    for (sink, rule, row) in &rows {
+    for (sink, rule, row) in rows {
         for ((stage, reason), count) in &row.lost {
             let mut labels = labels(sink, rule);
             labels.extend([("stage", (*stage).to_owned()), ("reason", (*reason).to_owned())]);
@@ -220,6 +224,40 @@ mod tests {
         for rule in ["deep", "left"] {
             assert_eq!(books[rule].difference(std::iter::empty()), 0, "{rule}");
         }
+    }
+
+    #[test]
+    fn every_term_of_a_sink_s_row_is_a_metric() {
+        let row = Row {
+            entered: 10,
+            recovered: 5,
+            delivered: 4,
+            dead_lettered: 2,
+            lost: [(("spool", "full"), 1), (("delivery", "stopped"), 3)].into(),
+            in_memory: 2,
+            in_spool: 3,
+        };
+        assert_eq!(row.imbalance(), 0);
+        let families = row_families(&[("http".to_owned(), "buy".into(), row)]);
+        let samples = families.iter().flat_map(|family| {
+            family.samples.iter().map(|sample| {
+                let labels: Vec<_> =
+                    sample.labels.iter().map(|(_, value)| value.as_str()).collect();
+                (family.name, labels.join(" "), sample.value)
+            })
+        });
+        let expected = [
+            ("ledger_entered", "buy http", 10),
+            ("ledger_recovered", "buy http", 5),
+            ("ledger_delivered", "buy http", 4),
+            ("ledger_dead_lettered", "buy http", 2),
+            ("ledger_lost", "buy http delivery stopped", 3),
+            ("ledger_lost", "buy http spool full", 1),
+            ("ledger_in_flight", "buy http memory", 2),
+            ("ledger_in_flight", "buy http spool", 3),
+        ];
+        let expected = expected.map(|(name, labels, value)| (name, labels.to_owned(), value));
+        assert_eq!(samples.collect::<Vec<_>>(), expected);
     }
 
     #[test]

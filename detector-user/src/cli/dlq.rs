@@ -1,6 +1,6 @@
 //! `detector dlq`: what sinks would not take. It works on the files, whether or not the agent runs.
 
-use std::{collections::BTreeSet, io::Write, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeSet, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
@@ -88,8 +88,16 @@ pub async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
     };
     let timeout = config.delivery.timeout;
     let places = places(config.sinks, dead_letters, args.sink.as_deref())?;
-    let mut out = std::io::stdout().lock();
-    match args.command {
+    act(args.command, places, timeout, &mut std::io::stdout().lock()).await
+}
+
+async fn act(
+    command: DlqCommand,
+    places: Vec<Place>,
+    timeout: Duration,
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    match command {
         DlqCommand::List { json: true } => {
             for letter in all(&places)? {
                 writeln!(out, "{}", serde_json::to_string(&letter)?)?;
@@ -109,8 +117,8 @@ pub async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             }
             Ok(missing(&chosen, wanted.into_iter()))
         }
-        DlqCommand::Retry(chosen) => retry(&places, &chosen, timeout, &mut out).await,
-        DlqCommand::Drop(chosen) => drop_chosen(&places, &chosen, &mut out),
+        DlqCommand::Retry(chosen) => retry(&places, &chosen, timeout, out).await,
+        DlqCommand::Drop(chosen) => drop_chosen(&places, &chosen, out),
     }
 }
 
@@ -179,7 +187,7 @@ fn missing<'a>(chosen: &Chosen, found: impl Iterator<Item = &'a DeadLetter>) -> 
 async fn retry(
     places: &[Place],
     chosen: &Chosen,
-    timeout: std::time::Duration,
+    timeout: Duration,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     let (mut found, mut refused) = (Vec::new(), 0);
@@ -312,6 +320,35 @@ spec:
         assert_eq!(left(&config), ["2", "3"]);
         dlq(&config, DlqCommand::Drop(chosen(&[]))).await;
         assert_eq!(left(&config), [""; 0]);
+    }
+
+    /// What is printed of three letters.
+    async fn said(command: DlqCommand) -> (ExitCode, String) {
+        let (_directory, config) = place();
+        let config = Config::load(&config, &Environment::of_process()).unwrap();
+        let dead_letters = config.delivery.dead_letters.as_ref().unwrap();
+        let places = places(config.sinks, dead_letters, None).unwrap();
+        let mut out = Vec::new();
+        let code = act(command, places, Duration::from_secs(1), &mut out).await.unwrap();
+        (code, String::from_utf8(out).unwrap())
+    }
+
+    #[tokio::test]
+    async fn letters_are_shown_whole_by_id_and_an_id_that_nobody_has_is_a_failure() {
+        let (code, text) = said(DlqCommand::Show { ids: vec!["2".into()] }).await;
+        assert_eq!(code, ExitCode::SUCCESS);
+        let shown: DeadLetter = serde_json::from_str(&text).unwrap();
+        assert_eq!(shown, letter("2"));
+        let (code, text) = said(DlqCommand::Show { ids: vec!["9".into()] }).await;
+        assert_eq!((code, text.as_str()), (ExitCode::from(FAILED), ""));
+    }
+
+    #[tokio::test]
+    async fn the_list_for_programs_has_one_letter_a_line() {
+        let (_, text) = said(DlqCommand::List { json: true }).await;
+        let letters: Vec<DeadLetter> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(letters, ["1", "2", "3"].map(letter));
     }
 
     #[test]

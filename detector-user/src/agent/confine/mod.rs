@@ -98,6 +98,44 @@ mod tests {
         assert!(Command::new("/bin/true").status().is_ok(), "this thread is free");
     }
 
+    /// Each with arguments that it would refuse for another reason: nothing happens if it is let through.
+    const NEVER: [(&str, libc::c_long); 16] = [
+        ("execve", libc::SYS_execve),
+        ("execveat", libc::SYS_execveat),
+        ("ptrace", libc::SYS_ptrace),
+        ("process_vm_readv", libc::SYS_process_vm_readv),
+        ("process_vm_writev", libc::SYS_process_vm_writev),
+        ("mount", libc::SYS_mount),
+        ("umount2", libc::SYS_umount2),
+        ("setns", libc::SYS_setns),
+        ("init_module", libc::SYS_init_module),
+        ("finit_module", libc::SYS_finit_module),
+        ("kexec_load", libc::SYS_kexec_load),
+        ("clock_settime", libc::SYS_clock_settime),
+        ("settimeofday", libc::SYS_settimeofday),
+        ("setresuid", libc::SYS_setresuid),
+        ("keyctl", libc::SYS_keyctl),
+        ("perf_event_open", libc::SYS_perf_event_open),
+    ];
+
+    #[test]
+    fn no_program_process_mount_module_clock_user_or_key_is_within_reach() {
+        let errors = || {
+            NEVER.map(|(name, number)| {
+                // SAFETY: -1 is no address, descriptor, process or clock, so each call ends with an
+                // error before it does anything.
+                let result = unsafe { libc::syscall(number, -1, -1, -1, -1, -1, -1) };
+                (name, result, io::Error::last_os_error().raw_os_error())
+            })
+        };
+        for (name, result, error) in on_a_thread(|| {
+            filter_system_calls();
+            errors()
+        }) {
+            assert_eq!((result, error), (-1, Some(libc::EPERM)), "{name}");
+        }
+    }
+
     #[test]
     fn capabilities_that_are_not_kept_are_gone_for_good() {
         let left = on_a_thread(|| {

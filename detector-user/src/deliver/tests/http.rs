@@ -191,6 +191,22 @@ async fn a_stale_connection_is_retried_at_once() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_is_dropped_before_the_sink_drops_it() {
+    let mut receiver = Receiver::start([]).await;
+    let idle_timeout = Duration::from_millis(50);
+    let settings = HttpSettings { idle_timeout, ..HttpSettings::default() };
+    let http = HttpConfig::of(receiver.url.clone());
+    let sink = HttpSink::new("http", &http, &settings).unwrap();
+    for (id, connection) in [("1", 0), ("2", 1)] {
+        sink.attempt(&event(id, "a")).await.unwrap();
+        assert_eq!(receiver.next().await.connection, connection, "{id}");
+        tokio::time::sleep(4 * idle_timeout).await;
+    }
+    // Knative's ingress closes them after 10 s.
+    assert!(HttpSettings::default().idle_timeout < Duration::from_secs(10));
+}
+
+#[tokio::test]
 async fn a_connection_that_was_closed_meanwhile_costs_no_wait() {
     let receiver = Receiver::start((0..20).map(|_| Answer::TakeThenClose)).await;
     let mut bench = Bench::http(&receiver, never_waiting());

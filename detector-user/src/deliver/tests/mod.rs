@@ -9,6 +9,7 @@ mod queue;
 mod receiver;
 mod spool;
 mod tls;
+mod whereabouts;
 
 use std::collections::BTreeMap;
 

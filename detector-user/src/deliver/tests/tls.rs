@@ -169,6 +169,29 @@ async fn changed_files_are_read_again_and_bad_ones_are_not_used() {
 }
 
 #[tokio::test]
+async fn a_changed_certificate_of_the_agent_is_shown() {
+    let (ours, other, directory) =
+        (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
+    let server = Server { pair: ours.sign("localhost"), clients: Some(&ours), version: &TLS13 };
+    let (url, taken, _server) = serve(server).await;
+    let show = |pair: &Pair| {
+        let cert = write(directory.path(), "cert.pem", &pair.cert);
+        cert.zip(write(directory.path(), "key.pem", &pair.key))
+    };
+    let identity = show(&other.sign("agent"));
+    let sink = sink(&HttpConfig { more_ca: Some(ours.pem()), identity, ..HttpConfig::of(url) });
+    assert!(sink.attempt(&event("1", "a")).await.is_err());
+    show(&ours.sign("agent"));
+    let soon = async {
+        while sink.attempt(&event("2", "a")).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, soon).await.expect("the new certificate is shown");
+    assert_eq!(*taken.lock().unwrap(), 1);
+}
+
+#[tokio::test]
 async fn tls_1_2_is_refused() {
     let ours = Authority::new();
     let server = Server { pair: ours.sign("localhost"), clients: None, version: &TLS12 };
