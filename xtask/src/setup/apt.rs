@@ -36,10 +36,22 @@ pub(crate) fn need(needs: &[Need]) -> Result<()> {
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    // Package lists are fetched only when there are none or when they no longer fit the mirror.
-    if !have_lists() || try_install(packages).is_err() {
+    with_lists(|| try_install(packages))
+}
+
+/// Puts a package's file into the directory, and does not install it.
+pub(crate) fn download(package: &str, directory: &Path) -> Result<()> {
+    with_lists(|| {
+        let mut apt = Command::new("apt-get");
+        shell::run(apt.args(["download", "-q", package]).current_dir(directory))
+    })
+}
+
+/// Package lists are fetched only when there are none or when they no longer fit the mirror.
+fn with_lists(act: impl Fn() -> Result<()>) -> Result<()> {
+    if !have_lists() || act().is_err() {
         shell::run(Command::new("apt-get").args(["update", "-q"]))?;
-        return try_install(packages);
+        return act();
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use super::apt;
 use crate::{env::Env, shell};
 
 const PROGRAM: &str = "nats-server";
@@ -45,7 +46,7 @@ fn bin_dir(env: &Env) -> PathBuf {
 
 fn fetch(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)?;
-    shell::run(Command::new("apt-get").args(["download", "-q", PROGRAM]).current_dir(directory))?;
+    apt::download(PROGRAM, directory)?;
     let mut files = directory.read_dir()?.flatten().map(|entry| entry.path());
     let package = files.find(|path| path.extension().is_some_and(|it| it == "deb"));
     let package = package.context("apt-get has left no package")?;
