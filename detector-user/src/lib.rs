@@ -1,11 +1,11 @@
 //! The agent. The modules stand in the order an action passes them:
 //!
 //! `config`, `rules` (file -> checked rules -> tables; `yaml` under both); `attach` and `source`
-//! (devices and kernel programs -> records) with `pin` (what of them outlives the agent); `decode`, `session`, `l7` (payload -> what it says),
-//! `confirm`, put together by
-//! `pipeline` (record -> [`detection`]); `cloudevent`; `deliver`; with `trace`, `metrics` and `admin` beside
-//! them. [`agent`] is all of it at work, [`broker`] the embedded one-box Broker at the far end, and
-//! `cli` the commands.
+//! (devices and kernel programs -> records) with `pin` (what of them outlives the agent); `decode`,
+//! `session`, `l7` (payload -> what it says), `confirm`, put together by `pipeline` (record ->
+//! [`detection`]); `cloudevent`; `deliver`; with `trace`, `metrics`, `admin` and the budgets of
+//! processor time and memory beside them. [`agent`] is all of it at work, [`broker`] the embedded
+//! one-box Broker at the far end, and `cli` the commands.
 
 pub mod admin;
 pub mod agent;
@@ -23,6 +23,7 @@ pub mod deliver;
 pub mod detection;
 pub mod flow;
 pub mod l7;
+pub mod memory_budget;
 pub mod metrics;
 pub mod pin;
 pub mod pipeline;

@@ -232,12 +232,7 @@ impl SessionTable {
     /// Looks at the sessions whose deadline has come; gives those that have ended. Where too many are
     /// open, those whose deadline comes next have.
     pub fn expire(&mut self, now_ns: u64, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
-        let mut all = Vec::new();
-        while self.open.len() > FORGOTTEN_TOO * kernel.room()
-            && let Some(Reverse((deadline, start_ns, key))) = self.deadlines.pop()
-        {
-            all.extend(self.evict(&zerocopy::transmute!(key), start_ns, deadline, kernel));
-        }
+        let mut all = self.evict_to(FORGOTTEN_TOO * kernel.room(), kernel);
         while let Some(Reverse((deadline, start_ns, key))) = self.deadlines.peek().copied() {
             if deadline > now_ns {
                 break;
@@ -248,6 +243,25 @@ impl SessionTable {
                 continue;
             }
             all.extend(self.check(&key, start_ns, now_ns, kernel));
+        }
+        all
+    }
+
+    /// Ends those whose deadline comes next, one in eight, as memory is short.
+    pub fn give_way(&mut self, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
+        let most = self.open.len() * 7 / 8;
+        let ended = self.evict_to(most, kernel);
+        self.open.shrink_to(2 * most);
+        self.deadlines.shrink_to(2 * most);
+        ended
+    }
+
+    fn evict_to(&mut self, most: usize, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
+        let mut all = Vec::new();
+        while self.open.len() > most
+            && let Some(Reverse((deadline, start_ns, key))) = self.deadlines.pop()
+        {
+            all.extend(self.evict(&zerocopy::transmute!(key), start_ns, deadline, kernel));
         }
         all
     }

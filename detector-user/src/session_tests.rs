@@ -411,6 +411,20 @@ fn a_session_that_the_kernel_dropped_while_no_agent_lived_has_ended() {
 }
 
 #[test]
+fn when_memory_is_short_one_session_in_eight_ends_those_first_that_end_next() {
+    let (mut table, mut kernel, _) = one_session();
+    for ue in 3..=17 {
+        let start = START + u64::from(ue);
+        table.open(&record(ue, start), start, application("shop"));
+    }
+    let ended = table.give_way(&mut kernel);
+    let ues: Vec<_> = ended.iter().map(|it| it.session.flow.ue_ip.to_string()).collect();
+    assert_eq!(ues, ["10.45.0.2", "10.45.0.3"]);
+    assert!(ended.iter().all(|it| it.end.reason == SessionEndReason::Evicted));
+    assert_eq!(table.len(), 14);
+}
+
+#[test]
 fn only_sessions_of_applications_that_are_gone_are_stopped() {
     let (mut table, mut kernel, _) = one_session();
     let other = record(3, START);

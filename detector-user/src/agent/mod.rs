@@ -130,8 +130,16 @@ impl Agent {
         let give_up_too = give_up.clone();
         let events =
             events::EventMaker::new(&config, delivery.clone(), output, spans.clone(), give_up_too);
-        let reader =
-            reader::Reader::start(inherited, sessions, notes, reloader.history(), events, cpu)?;
+        let budgets = reader::Budgets { cpu, memory: config.limits.memory };
+        let reader = reader::Reader::start(
+            inherited,
+            sessions,
+            notes,
+            reloader.history(),
+            events,
+            budgets,
+            &metrics,
+        )?;
         let devices = observe::Devices::default();
         let ledgers = delivery.ledgers();
         let sinks = ledgers.clone();

@@ -151,6 +151,7 @@ fn pipeline_families(counts: &PipelineCounts) -> Vec<Family> {
             "Matches of the kernel that were none in full",
             refused.collect(),
         ),
+        family("forgotten", "What gave way to others for want of room", forgotten(counts)),
         Family {
             name: "sessions_open",
             help: "Sessions that are open",
@@ -159,6 +160,19 @@ fn pipeline_families(counts: &PipelineCounts) -> Vec<Family> {
             samples: one(counts.sessions_open),
         },
     ]
+}
+
+fn forgotten(counts: &PipelineCounts) -> Vec<Sample> {
+    let deep = &counts.deep;
+    let all = [
+        ("flow", counts.flows_forgotten),
+        ("hello_or_request", deep.forgotten_flows),
+        ("rate", deep.forgotten_rates),
+        ("window", deep.forgotten_windows),
+    ];
+    let sample =
+        |(what, value): (&str, u64)| Sample { labels: vec![("what", what.to_owned())], value };
+    all.map(sample).into()
 }
 
 fn released_early(counts: &ReaderCounts) -> Family {

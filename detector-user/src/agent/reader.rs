@@ -8,17 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use detector_common::state::{FlowKey, FlowSnapshot, SessionKey, SessionSnapshot};
 
 use super::{
     events::EventMaker,
     handover::{Handover, ReaderNotes},
+    memory,
     pins::Inherited,
 };
 use crate::{
     cpu_budget::CpuBudget,
     detection::Detection,
+    memory_budget::{self, MemoryGuard},
+    metrics::Metrics,
     pipeline::{
         DeviceNames, LiveOutside, Pipeline, PipelineCounts, RuleHistory, WallClock, boot_id,
         monotonic_now,
@@ -45,6 +48,13 @@ pub(super) struct ReaderCounts {
     pub(super) at: Option<Instant>,
     /// Whether all that had been recorded was read.
     pub(super) all_read: bool,
+}
+
+/// What the agent may use of the machine.
+pub(super) struct Budgets {
+    pub(super) cpu: CpuBudget,
+    /// Bytes.
+    pub(super) memory: Option<u64>,
 }
 
 /// The running reader thread.
@@ -81,7 +91,8 @@ impl Reader {
         notes: Option<ReaderNotes>,
         rules: RuleHistory,
         events: EventMaker,
-        cpu: CpuBudget,
+        Budgets { cpu, memory }: Budgets,
+        metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = stop_pair()?;
         let counts = SharedCounts::default();
@@ -94,6 +105,14 @@ impl Reader {
             None => (None, LiveOutside::default()),
         };
         let mut pipeline = Pipeline::new(rules, boot_id(), outside);
+        let memory = memory.map(|budget| {
+            pipeline.keep_at_most(memory_budget::messages(budget));
+            MemoryGuard::of_process(budget).context("limits.memory: /proc/self/statm")
+        });
+        let memory = memory.transpose()?;
+        if let Some(shown) = memory.as_ref().map(MemoryGuard::family) {
+            metrics.collect(move || vec![shown()]);
+        }
         if pins {
             pipeline.track_changes();
             pipeline.count_from(uncounted_before);
@@ -104,6 +123,7 @@ impl Reader {
             handover: notes.map(|notes| Handover::new(notes, &ring)),
             events,
             cpu,
+            memory,
             counts: counts.clone(),
             published: Instant::now(),
             all_read: false,
@@ -137,6 +157,7 @@ struct Worker {
     handover: Option<Handover>,
     events: EventMaker,
     cpu: CpuBudget,
+    memory: Option<MemoryGuard>,
     counts: SharedCounts,
     published: Instant,
     all_read: bool,
@@ -169,6 +190,14 @@ impl Worker {
         let Some(handover) = self.handover.as_ref() else { return Vec::new() };
         let read_to = if all_read { u64::MAX } else { handover.read_to() };
         self.pipeline.end_adopted(read_to, now)
+    }
+
+    fn give_way(&mut self, now: Instant) -> Vec<Detection> {
+        let relief = self.memory.as_mut().and_then(|memory| memory.relief(now));
+        let Some(relief) = relief else { return Vec::new() };
+        let ended = self.pipeline.give_way(relief, &mut self.sessions, now);
+        memory::give_back();
+        ended
     }
 
     fn issue(&self) -> Receipt {
@@ -222,7 +251,8 @@ impl RecordTaker for Worker {
     }
 
     fn rest(&mut self) -> Duration {
-        self.cpu.reader_rest()
+        let memory = self.memory.as_mut().map(|memory| memory.rest(Instant::now()));
+        self.cpu.reader_rest().max(memory.unwrap_or_default())
     }
 
     fn looked(&mut self, all: bool) {
@@ -233,6 +263,7 @@ impl RecordTaker for Worker {
         let time_ns = if all { monotonic_now() } else { self.pipeline.read_until_ns() };
         let mut found = self.end_adopted(all, now);
         found.extend(self.pipeline.tick(time_ns, &mut self.sessions, now));
+        found.extend(self.give_way(now));
         self.write_notes(receipt.clone());
         self.send(&found, &receipt);
         drop(receipt);

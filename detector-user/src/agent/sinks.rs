@@ -9,6 +9,7 @@ use crate::{
     config::{self, Config, SinkConfig},
     cpu_budget::CpuBudget,
     deliver::{self, DeadLetters, Delivery, HttpSettings, Kept, Lane, Routes, retry},
+    memory_budget,
     metrics::Metrics,
     trace::Spans,
 };
@@ -31,7 +32,11 @@ pub(super) fn start(
 ) -> anyhow::Result<Delivery> {
     let lanes: anyhow::Result<Vec<Lane>> =
         config.sinks.iter().map(|sink| open(sink, &config.delivery)).collect();
-    let settings = deliver::Config { cpu, ..settings(&config.delivery, output, spans) };
+    let mut settings = deliver::Config { cpu, ..settings(&config.delivery, output, spans) };
+    if let Some(budget) = config.limits.memory {
+        settings.capacity =
+            settings.capacity.min(memory_budget::events(budget, config.sinks.len()));
+    }
     Ok(Delivery::start(&settings, lanes?, metrics))
 }
 

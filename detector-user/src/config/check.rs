@@ -225,12 +225,17 @@ fn dead_letters_at(
     Some(DeadLettersConfig { directory: directory.join(spec.directory.get()?), max_bytes })
 }
 
+/// What the agent holds when it has nothing to do, and a little more.
+const LEAST_MEMORY: u64 = 32 << 20;
+
 fn limits(spec: Option<&LimitsSpec>, problems: &mut Vec<Problem>) -> Limits {
     let default = Limits::default();
     let Some(spec) = spec else { return default };
     let mut checker = Checker { problems };
     Limits {
         cpu: there(&spec.cpu).map(|(_, cores)| cores.0),
+        memory: there(&spec.memory)
+            .map(|_| checker.bytes(&spec.memory, LEAST_MEMORY, LEAST_MEMORY, 1 << 40)),
         sessions: checker.number(&spec.sessions, default.sessions, 1, 1 << 22),
         flows: checker.number(&spec.flows, default.flows, 1, 1 << 22),
         ring_bytes: checker.ring(&spec.ring_bytes, default.ring_bytes),

@@ -243,6 +243,8 @@ pub struct Tracing {
 pub struct Limits {
     /// Cores' processor time; `None` for as much as it needs.
     pub cpu: Option<f64>,
+    /// Bytes of resident memory, without the kernel's tables; `None` for as much as it needs.
+    pub memory: Option<u64>,
     /// Sessions tracked at once; the longest unused gives way.
     pub sessions: u32,
     /// Flows tracked at once; the longest unused gives way.
@@ -253,7 +255,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cpu: None, sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
+        Self { cpu: None, memory: None, sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
     }
 }
 

@@ -49,7 +49,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9901");
     assert_eq!(
         config.limits,
-        Limits { cpu: None, sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
+        Limits { cpu: None, memory: None, sessions: 65_536, flows: 65_536, ring_bytes: 4 << 20 }
     );
     assert_eq!(config.pin, None);
 }
@@ -112,7 +112,7 @@ fn every_field_is_read() {
         )
         .replace(
             "sessions: 65536, flows: 65536, ringBytes: 4Mi",
-            "cpu: 500m, sessions: 6, flows: 7, ringBytes: 8Ki",
+            "cpu: 500m, memory: 64Mi, sessions: 6, flows: 7, ringBytes: 8Ki",
         )
         .replace("sampleRatio: 0.01", "sampleRatio: 0.5")
         .replace("127.0.0.1:9901", "[::1]:1")
@@ -150,7 +150,13 @@ fn every_field_is_read() {
     assert_eq!(config.admin.socket, Some("/etc/detector/control.sock".into()));
     assert_eq!(
         config.limits,
-        Limits { cpu: Some(0.5), sessions: 6, flows: 7, ring_bytes: 8 << 10 }
+        Limits {
+            cpu: Some(0.5),
+            memory: Some(64 << 20),
+            sessions: 6,
+            flows: 7,
+            ring_bytes: 8 << 10
+        }
     );
     assert_eq!(config.pin, Some("/sys/fs/bpf/x".into()));
 }

@@ -277,6 +277,17 @@ impl Flows {
         found.unwrap_or_default()
     }
 
+    /// Keeps no more than so many bytes of TCP flows, and of UDP flows, from here on.
+    pub fn keep_at_most(&mut self, bytes: usize) {
+        self.limits.kept = bytes;
+    }
+
+    /// Flows that were unused for long give way, with half of what all keep.
+    pub fn give_way(&mut self) {
+        self.connections.shrink(self.connections.kept() / 2);
+        self.datagrams.shrink(self.datagrams.kept() / 2);
+    }
+
     /// The packets have ended: what waits behind a gap is read.
     pub fn finish(&mut self, facts: &mut Vec<Found>) {
         let mut output = Output { limits: self.limits, facts, counts: &mut self.counts };

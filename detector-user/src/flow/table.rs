@@ -108,7 +108,6 @@ impl<V: Remembered> Table<V> {
     }
 
     /// Bytes that all entries keep.
-    #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.kept
     }

@@ -333,6 +333,9 @@ fn what_ever_new_flows_keep_for_later_messages_is_bounded() {
         assert!((1..=2_000).contains(&kept), "{what}: {kept} bytes");
         assert_eq!(entries as u64 + flows.counts().evicted, 100, "{what}");
         assert!(entries < 20, "{what}: {entries} flows");
+        flows.give_way();
+        let left = flows.connections.kept() + flows.datagrams.kept();
+        assert!(left <= kept / 2, "{what}: {left} of {kept} bytes");
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
     decode::{DecodeError, Record},
     deep::{DeepCounts, Judge},
     detection::{Detection, Evidence, Moment, Session},
+    memory_budget::Relief,
     rules::{
         compile::stable_id,
         model::{Application, Rule, RuleSet, SessionEvent},
@@ -192,6 +193,26 @@ impl<O: Outside> Pipeline<O> {
         found.extend(self.silences(now_ns, kernel, now));
         found.extend(self.end_sessions(ended, now));
         found
+    }
+
+    /// Keeps no more than so many bytes of messages that are not whole, of TCP flows and of UDP flows.
+    pub fn keep_at_most(&mut self, bytes: usize) {
+        self.watch.keep_at_most(bytes);
+    }
+
+    /// Memory is short: what can be forgotten is, and the sessions that end by it are told.
+    pub fn give_way(
+        &mut self,
+        relief: Relief,
+        kernel: &mut dyn Sessions,
+        now: Instant,
+    ) -> Vec<Detection> {
+        self.watch.give_way();
+        let ended = match relief {
+            Relief::Messages => Vec::new(),
+            Relief::Sessions => self.sessions.give_way(kernel),
+        };
+        self.end_sessions(ended, now)
     }
 
     /// From here on, remembers what changes, for [`Self::changed_sessions`] and

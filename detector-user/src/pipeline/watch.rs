@@ -103,6 +103,16 @@ impl<C: Clone> FlowWatch<C> {
         }
     }
 
+    /// Of messages that are not whole, from here on.
+    pub(super) fn keep_at_most(&mut self, bytes: usize) {
+        self.flows.keep_at_most(bytes);
+    }
+
+    /// Half of what is kept of messages that are not whole is forgotten.
+    pub(super) fn give_way(&mut self) {
+        self.flows.give_way();
+    }
+
     /// From here on, remembers what changes of flows whose end rules ask for.
     pub(super) fn track_changes(&mut self) {
         self.changed.get_or_insert_default();

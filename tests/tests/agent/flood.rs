@@ -60,7 +60,7 @@ fn request(to: [u8; 6]) -> Vec<u8> {
 }
 
 /// Sends as fast as the kernel can, by test runs of a program with live frames.
-fn flood(bed: &Bed, to: [u8; 6], stop: &AtomicBool) {
+pub(crate) fn flood(bed: &Bed, to: [u8; 6], stop: &AtomicBool) {
     const AT_ONCE: u32 = 64;
     let send = || {
         let device = nix::net::if_::if_nametoindex("ue0").expect("ue0");
@@ -111,13 +111,13 @@ fn cpu(agent: &Agent<'_>) -> Duration {
     Duration::from_millis(10 * ticks.sum::<Result<u64, _>>().expect("numbers"))
 }
 
-fn peak_memory_kb(agent: &Agent<'_>) -> u64 {
+pub(crate) fn peak_memory_kb(agent: &Agent<'_>) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("status");
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-fn mac(bed: &Bed, device: &str) -> [u8; 6] {
+pub(crate) fn mac(bed: &Bed, device: &str) -> [u8; 6] {
     let text = bed.describe(device);
     let (_, rest) = text.split_once("link/ether ").expect("an address");
     let bytes = rest.split([' ', ':']).take(6).map(|byte| u8::from_str_radix(byte, 16));

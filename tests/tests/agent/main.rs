@@ -11,6 +11,7 @@ mod flood;
 #[path = "../common/frames.rs"]
 mod frames;
 mod killed;
+mod memory;
 mod pinned;
 mod pressure;
 mod read;

@@ -154,6 +154,9 @@ pub struct LimitsSpec {
     /// Processor time in cores, e.g. 0.5 or 500m; as much as it needs if left out.
     #[serde(default)]
     pub cpu: Option<Field<Cores>>,
+    /// Resident memory of the agent, at least 32Mi; as much as it needs if left out.
+    #[serde(default)]
+    pub memory: Option<Field<ByteSize>>,
     /// Sessions tracked at once; 65536 if left out.
     #[serde(default)]
     pub sessions: Option<Field<u64>>,
