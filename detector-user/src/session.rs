@@ -4,11 +4,12 @@
 //! Nothing is swept: each session has one deadline, and when it comes the kernel is asked when the
 //! last packet passed. If that was long enough ago the session has ended, else the deadline moves.
 
+mod ended;
 mod notes;
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap},
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -17,7 +18,8 @@ use std::{
 use detector_common::state::{SessionKey, SessionSnapshot};
 use uuid::Uuid;
 
-use notes::{Changes, EndedBefore};
+use ended::{EndedBefore, EndedLately};
+use notes::Changes;
 
 use crate::{
     decode::Record,
@@ -151,7 +153,7 @@ impl SessionTable {
         let key = record.session;
         let not_older = self.open.get(&key).is_some_and(|open| start_ns <= open.start_ns);
         let has_ended = self.ended.since(&key).is_some_and(|last| start_ns <= last)
-            || self.ended_before.has(&key, start_ns);
+            || self.ended_before.get(&key, start_ns).is_some();
         if not_older || has_ended {
             return None;
         }
@@ -350,34 +352,6 @@ impl SessionTable {
                     .is_some_and(|it| (it.deadline, it.start_ns) == (*deadline, *start_ns))
             });
         }
-    }
-}
-
-/// The sessions that ended last. Late records are read at the next look at the ring, so a few would
-/// do; a thousand are remembered.
-#[derive(Default)]
-struct EndedLately {
-    starts: HashMap<SessionKey, u64>,
-    order: VecDeque<(SessionKey, u64)>,
-}
-
-impl EndedLately {
-    const KEPT: usize = 1_024;
-
-    fn note(&mut self, key: SessionKey, start_ns: u64) {
-        self.starts.insert(key, start_ns);
-        self.order.push_back((key, start_ns));
-        if self.order.len() > Self::KEPT
-            && let Some((key, start_ns)) = self.order.pop_front()
-            && self.since(&key) == Some(start_ns)
-        {
-            self.starts.remove(&key);
-        }
-    }
-
-    /// When the key's session that ended last had begun.
-    fn since(&self, key: &SessionKey) -> Option<u64> {
-        self.starts.get(key).copied()
     }
 }
 

@@ -4,12 +4,7 @@
 //! reads them again. Notes say up to where in the ring they speak, so that nothing is counted twice,
 //! the begin of a session is told again exactly where it was told before, and its end after all else.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use detector_common::{
     packet::Address,
@@ -42,51 +37,16 @@ impl Changes {
     }
 }
 
-/// Sessions that had ended when another agent was killed, until what that agent had read of them is
-/// read again.
-#[derive(Default)]
-pub(super) struct EndedBefore {
-    sessions: HashMap<NoteKey, Before>,
-    /// Up to where another agent had read, of sessions open or ended.
-    read_before: u64,
-}
-
-struct Before {
-    /// A position in the ring: the records of the session are before it.
-    as_of: u64,
-    ended: EndedSession,
-}
-
-impl EndedBefore {
-    pub(super) fn has(&self, session: &SessionKey, start_ns: u64) -> bool {
-        self.get(session, start_ns).is_some()
-    }
-
-    fn get(&self, session: &SessionKey, start_ns: u64) -> Option<&Before> {
-        self.sessions.get(&NoteKey { session: *session, start_ns })
-    }
-
-    /// Those of which all has been read, in the order in which they began.
-    fn take_read(&mut self, read_to: u64) -> Vec<(NoteKey, EndedSession)> {
-        let read = |_: &NoteKey, it: &mut Before| it.as_of <= read_to;
-        let taken = self.sessions.extract_if(read).map(|(key, before)| (key, before.ended));
-        let mut taken: Vec<_> = taken.collect();
-        taken.sort_by_key(|(key, _)| (key.start_ns, key.session.ue.0, key.session.application));
-        taken
-    }
-}
-
 impl SessionTable {
     /// The session that another agent opened at the record that is being read, and has not finished:
     /// its begin is to be told again. It may have ended since.
     pub fn begins_again(&self, key: &SessionKey, start_ns: u64) -> Option<OpenSession> {
-        if self.position >= self.ended_before.read_before {
+        if !self.ended_before.was_read(self.position) {
             return None;
         }
         let adopted = |open: &&OpenSession| open.start_ns == start_ns && open.adopted_at.is_some();
         let open = self.open.get(key).filter(adopted);
-        let known =
-            open.or(self.ended_before.get(key, start_ns).map(|before| &before.ended.session));
+        let known = open.or(self.ended_before.get(key, start_ns).map(|ended| &ended.session));
         known.filter(|session| session.opened_at == self.position).cloned()
     }
 
@@ -142,12 +102,10 @@ impl SessionTable {
             opened_at: note.opened_at,
             adopted_at: Some(note.as_of),
         };
-        let before = &mut self.ended_before;
-        before.read_before = before.read_before.max(note.as_of);
+        self.ended_before.had_read(note.as_of);
         if let Some(reason) = note.ended() {
             let ended = EndedSession::noted(session, note, reason);
-            let key = NoteKey { session: key, start_ns };
-            before.sessions.insert(key, Before { as_of: note.as_of, ended });
+            self.ended_before.add(key, note.as_of, ended);
             return;
         }
         let known = self.open.contains_key(&key);
