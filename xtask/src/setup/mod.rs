@@ -5,6 +5,7 @@ pub(crate) mod bpf_linker;
 pub(crate) mod cargo_fuzz;
 pub(crate) mod nats_server;
 mod rust_src;
+mod tansu;
 
 use anyhow::Result;
 
@@ -33,5 +34,6 @@ pub(crate) fn features(env: &Env) -> Result<()> {
         apt::Need { program: "pkg-config", package: "pkg-config" },
         apt::Need { program: "/usr/include/openssl/ssl.h", package: "libssl-dev" },
     ])?;
-    nats_server::ensure(env)
+    nats_server::ensure(env)?;
+    tansu::ensure(env)
 }

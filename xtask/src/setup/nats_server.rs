@@ -31,7 +31,7 @@ pub(super) fn ensure(env: &Env) -> Result<()> {
 /// The PATH for tests.
 pub(crate) fn path(env: &Env) -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories = env::split_paths(&path).chain([bin_dir(env)]);
+    let directories = env::split_paths(&path).chain([bin_dir(env), super::tansu::directory(env)]);
     // Only a directory with a colon in its name cannot be joined.
     env::join_paths(directories).unwrap_or(path)
 }
