@@ -181,7 +181,9 @@ impl CaptureFile {
     /// The block at the front: its length, and where a frame is in it.
     fn next_block(&mut self) -> Result<(usize, Option<Found>), Halt> {
         const UNREADABLE: &str = "no block or frame that can be read";
-        if self.section.begins_with_impossible_block(self.reader.data()) {
+        if self.section.is_next_generation()
+            && self.section.begins_with_impossible_block(self.reader.data())
+        {
             return Err(Halt::Damage(UNREADABLE));
         }
         match self.reader.next() {

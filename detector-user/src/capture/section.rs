@@ -75,12 +75,15 @@ impl Section {
         }
     }
 
-    /// Whether the block at the front says that it is shorter than its type and its two lengths (12
+    /// Whether the blocks are those of pcapng.
+    pub(super) fn is_next_generation(&self) -> bool {
+        self.is_next_generation
+    }
+
+    /// Whether the block of pcapng at the front says that it is shorter than its type and its two lengths (12
     /// bytes, draft-ietf-opsawg-pcapng section 3.1): pcap-parser 0.17 subtracts them unseen.
     pub(super) fn begins_with_impossible_block(&self, bytes: &[u8]) -> bool {
-        let Some(length) = array_at::<4>(bytes, 4).filter(|_| self.is_next_generation) else {
-            return false;
-        };
+        let Some(length) = array_at::<4>(bytes, 4) else { return false };
         let length =
             if self.big_endian { u32::from_be_bytes(length) } else { u32::from_le_bytes(length) };
         length < 12

@@ -26,12 +26,13 @@ use crate::{
 /// # Errors
 /// What writing gives.
 pub(super) fn print(found: &mut Vec<Found>, output: &mut impl Write) -> io::Result<()> {
-    for found in found.drain(..) {
-        for line in FactLine::of(&found) {
+    for found in found.iter() {
+        for line in FactLine::of(found) {
             serde_json::to_writer(&mut *output, &line)?;
             output.write_all(b"\n")?;
         }
     }
+    found.clear();
     Ok(())
 }
 

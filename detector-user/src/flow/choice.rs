@@ -64,7 +64,9 @@ pub(super) fn choose(ends: [Endpoint; 2], http: &http1::Connection, bytes: &[u8]
     if tls::looks_like(bytes) {
         return if bytes.len() < 5 { Choice::Wait } else { Choice::Is(Protocol::Tls) };
     }
-    if h2::PREFACE.starts_with(bytes) || bytes.starts_with(h2::PREFACE) {
+    // The first byte nearly always tells them apart.
+    let same = bytes.first().is_none_or(|first| *first == h2::PREFACE[0]);
+    if same && (h2::PREFACE.starts_with(bytes) || bytes.starts_with(h2::PREFACE)) {
         let whole = bytes.len() >= h2::PREFACE.len();
         return if whole { Choice::Is(Protocol::Http2Client) } else { Choice::Wait };
     }

@@ -13,12 +13,19 @@ const FIXED: usize = 16;
 
 /// Whether a stream begins so.
 pub fn looks_like(bytes: &[u8]) -> bool {
-    bytes.starts_with(LINE) || bytes.starts_with(SIGNATURE)
+    may_begin(bytes) && (bytes.starts_with(LINE) || bytes.starts_with(SIGNATURE))
 }
 
 /// Whether too few bytes are there to tell.
 pub fn may_become(bytes: &[u8]) -> bool {
-    !looks_like(bytes) && (LINE.starts_with(bytes) || SIGNATURE.starts_with(bytes))
+    may_begin(bytes)
+        && !looks_like(bytes)
+        && (LINE.starts_with(bytes) || SIGNATURE.starts_with(bytes))
+}
+
+/// Whether the first byte does not tell that it is something else, as it nearly always does.
+fn may_begin(bytes: &[u8]) -> bool {
+    bytes.first().is_none_or(|first| *first == LINE[0] || *first == SIGNATURE[0])
 }
 
 /// Reads the header, which stands alone.

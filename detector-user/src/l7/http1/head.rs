@@ -13,7 +13,7 @@ const MAX_FIELDS: usize = 256;
 const MAX_CONTENT_LENGTH: u64 = i32::MAX as u64;
 
 /// Methods of RFC 9110, PATCH, WebDAV and DeltaV (RFC 4918, 3253), UPnP, and of Microsoft's tunnels.
-const METHODS: &[&str] = &[
+pub(super) const METHODS: &[&str] = &[
     "GET",
     "PUT",
     "COPY",
@@ -51,7 +51,7 @@ const METHODS: &[&str] = &[
     "MKWORKSPACE",
     "UNSUBSCRIBE",
 ];
-const LONG_METHODS: &[&str] = &[
+pub(super) const LONG_METHODS: &[&str] = &[
     "RPC_CONNECT",
     "RPC_IN_DATA",
     "RPC_OUT_DATA",
@@ -84,9 +84,39 @@ pub(super) enum Body {
     NotSaid,
 }
 
+/// For each first letter, which second bytes the words of first lines have, by their lower five bits.
+const SECONDS: [u32; 26] = seconds();
+
+const fn seconds() -> [u32; 26] {
+    let lists: [&[&str]; 3] = [METHODS, LONG_METHODS, &["HTTP/", "ICY", "M-"]];
+    let mut seconds = [0; 26];
+    let mut list = 0;
+    while list < lists.len() {
+        let mut word = 0;
+        while word < lists[list].len() {
+            let bytes = lists[list][word].as_bytes();
+            seconds[(bytes[0] - b'A') as usize] |= 1 << (bytes[1] & 31);
+            word += 1;
+        }
+        list += 1;
+    }
+    seconds
+}
+
+/// Whether two bytes tell that no first line begins here. Most bytes that are asked about are a body's or
+/// another protocol's, and a body of text has capital letters too.
+fn is_nothing(bytes: &[u8]) -> bool {
+    let Some(first) = bytes.first() else { return false };
+    match (SECONDS.get(usize::from(first.wrapping_sub(b'A'))), bytes.get(1)) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(seconds), Some(second)) => seconds & 1 << (second & 31) == 0,
+    }
+}
+
 /// Whether these first bytes of a line may become a request or status line.
 pub(super) fn may_begin(bytes: &[u8]) -> bool {
-    if !bytes.first().is_none_or(u8::is_ascii_uppercase) {
+    if is_nothing(bytes) {
         return false;
     }
     let begins = |word: &[u8]| {
@@ -96,7 +126,6 @@ pub(super) fn may_begin(bytes: &[u8]) -> bool {
     let method = bytes.strip_prefix(MANDATORY).unwrap_or(bytes);
     let begins_method = |name: &&str| {
         let name = name.as_bytes();
-        // Most bytes that are asked about are a body's or another protocol's.
         if method.first().is_some_and(|first| *first != name[0]) {
             return false;
         }
