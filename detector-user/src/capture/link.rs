@@ -35,6 +35,7 @@ impl LinkType {
             self.0,
             0 | 1
                 | 6
+                | 7
                 | 8
                 | 9
                 | 10
@@ -52,6 +53,7 @@ impl LinkType {
                 | 117
                 | 119
                 | 127
+                | 129
                 | 138
                 | 149
                 | 163
@@ -92,6 +94,9 @@ impl LinkType {
             // Token ring (no source route) and FDDI: LLC behind the addresses.
             6 => Content::Llc(frame.get(token_ring_header(frame)?..)?),
             10 => Content::Llc(frame.get(13..)?),
+            // ARCNET: both addresses, on Linux two bytes of offset, then the system code.
+            7 => arcnet(frame.get(2..)?)?,
+            129 => arcnet(frame.get(4..)?)?,
             // IP over IEEE 1394: two EUI-64, EtherType.
             138 => Content::EtherType(u16_at(frame, 16)?, frame.get(18..)?),
             105 => wireless(frame)?,
@@ -173,6 +178,16 @@ fn token_ring_header(frame: &[u8]) -> Option<usize> {
         return Some(14);
     }
     Some(14 + usize::from(u8_at(frame, 14)? & 0x1f))
+}
+
+/// ARCNET from its system code: IP of RFC 1051 at once, or of RFC 1201 behind a split flag and a sequence
+/// number. Fragments of its own, and exception packets, are left.
+fn arcnet(frame: &[u8]) -> Option<Content<'_>> {
+    match (u8_at(frame, 0)?, u8_at(frame, 1)?) {
+        (240, _) => Some(Content::Ip(frame.get(1..)?)),
+        (212, 0) => Some(Content::Ip(frame.get(4..)?)),
+        _ => Some(Content::Other),
+    }
 }
 
 /// Version 0, type 2 of the frame control field (IEEE 802.11 section 9.2.4.1).

@@ -227,6 +227,10 @@ fn every_link_layer_leads_to_the_packet() {
     is_found(51, [&padded(6)[..], &[0x00, 0x21], &ip].concat());
     is_found(104, [&[0x0f, 0, 8, 0][..], &ip].concat());
     let llc = [&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &ip].concat();
+    // ARCNET of the BSDs and of Linux, IP of RFC 1051 and of RFC 1201.
+    is_found(7, [&[1, 2, 240][..], &ip].concat());
+    is_found(7, [&[1, 2, 212, 0, 0, 9][..], &ip].concat());
+    is_found(129, [&[1, 2, 0, 0, 212, 0, 0, 9][..], &ip].concat());
     is_found(105, [&[8, 0][..], &padded(22), &llc].concat());
     is_found(127, [&[0, 0, 8, 0, 0, 0, 0, 0, 8, 0][..], &padded(22), &llc].concat());
     is_found(
