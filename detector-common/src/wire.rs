@@ -74,6 +74,34 @@ pub struct Ipv6 {
     pub destination: [u8; 16],
 }
 
+/// IPv6 fragment header (RFC 8200 section 4.5).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Ipv6Fragment {
+    /// Type of the next header.
+    pub next_header: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// Offset in units of eight bytes (13 bits), reserved (2), more fragments (1).
+    pub fragment: U16,
+    /// Fragment group.
+    pub identification: U32,
+}
+
+impl Ipv6Fragment {
+    /// Bytes of the datagram before this fragment's.
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> usize {
+        (self.fragment.get() & 0xfff8) as usize
+    }
+
+    /// Whether fragments follow.
+    #[inline(always)]
+    pub const fn more_fragments(&self) -> bool {
+        self.fragment.get() & 1 != 0
+    }
+}
+
 /// TCP header without options (RFC 9293 section 3.1).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -182,6 +210,72 @@ pub mod ethertype {
     pub const PPPOE_SESSION: u16 = 0x8864;
     /// Transparent Ethernet bridging: in GRE, a whole frame.
     pub const ETHERNET: u16 = 0x6558;
+}
+
+/// IP protocol numbers (IANA) that lead further down.
+pub mod ip_protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP (RFC 792).
+    pub const ICMP: u8 = 1;
+    /// IPv4 in IP (RFC 2003, RFC 2473).
+    pub const IPV4: u8 = 4;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 in IP (RFC 4213, RFC 2473).
+    pub const IPV6: u8 = 41;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// GRE (RFC 2784).
+    pub const GRE: u8 = 47;
+    /// Authentication header (RFC 4302).
+    pub const AUTHENTICATION: u8 = 51;
+    /// ICMPv6 (RFC 4443).
+    pub const ICMPV6: u8 = 58;
+    /// IPv6 destination options.
+    pub const DESTINATION: u8 = 60;
+    /// IP in IP of old (KA9Q).
+    pub const IPIP: u8 = 94;
+    /// Ethernet in IP (RFC 3378).
+    pub const ETHERIP: u8 = 97;
+    /// Mobility header (RFC 6275).
+    pub const MOBILITY: u8 = 135;
+    /// MPLS in IP (RFC 4023).
+    pub const MPLS: u8 = 137;
+    /// Ethernet (RFC 8986).
+    pub const ETHERNET: u8 = 143;
+
+    /// Whether an IPv6 extension header has this number (RFC 8200 section 4).
+    #[inline(always)]
+    pub const fn is_extension(number: u8) -> bool {
+        matches!(number, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
+    }
+
+    /// Bytes of the extension header of this number whose second byte says `length`.
+    #[inline(always)]
+    pub const fn extension_length(number: u8, length: u8) -> usize {
+        match number {
+            FRAGMENT => size_of::<super::Ipv6Fragment>(),
+            AUTHENTICATION => authentication_length(length),
+            _ => options_length(length),
+        }
+    }
+
+    /// Bytes of an authentication header: in words of four bytes, minus two (RFC 4302 section 2.2).
+    #[inline(always)]
+    pub const fn authentication_length(length: u8) -> usize {
+        (length as usize + 2) * 4
+    }
+
+    /// Bytes of any other extension header: in words of eight bytes, minus one (RFC 8200 section 4).
+    #[inline(always)]
+    pub const fn options_length(length: u8) -> usize {
+        (length as usize + 1) * 8
+    }
 }
 
 /// PPP protocols.

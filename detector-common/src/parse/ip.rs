@@ -3,25 +3,11 @@
 use super::ParseFault;
 use crate::{
     packet::{Address, PacketBytes},
-    wire::{Ipv4, Ipv6},
+    wire::{Ipv4, Ipv6, ip_protocol},
 };
 
 /// IPv6 extension headers that are walked.
 pub const MAX_EXTENSIONS: usize = 6;
-
-/// Protocol numbers that lead on.
-pub(super) mod protocol {
-    /// IPv4 in IP (RFC 2003, RFC 2473).
-    pub(crate) const IPV4: u8 = 4;
-    /// TCP.
-    pub(crate) const TCP: u8 = 6;
-    /// UDP.
-    pub(crate) const UDP: u8 = 17;
-    /// IPv6 in IP (RFC 4213, RFC 2473).
-    pub(crate) const IPV6: u8 = 41;
-    /// GRE (RFC 2784).
-    pub(crate) const GRE: u8 = 47;
-}
 
 /// An IP header, and where it leads.
 pub(super) struct Ip {
@@ -97,31 +83,15 @@ fn parse_v6<P: PacketBytes + ?Sized>(
         first_fragment: false,
     };
     for _ in 0..MAX_EXTENSIONS {
-        if !is_extension(ip.protocol) {
+        if !ip_protocol::is_extension(ip.protocol) {
             return Ok(ip);
         }
         skip_extension(packet, &mut ip)?;
     }
-    if is_extension(ip.protocol) {
+    if ip_protocol::is_extension(ip.protocol) {
         return Err(ParseFault::TooManyIpv6Extensions);
     }
     Ok(ip)
-}
-
-/// Next-header numbers of the extension headers that are walked (RFC 8200 section 4).
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const DESTINATION: u8 = 60;
-    pub(super) const MOBILITY: u8 = 135;
-}
-
-#[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
-    use extension::*;
-    matches!(next_header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
 }
 
 #[inline(always)]
@@ -129,7 +99,7 @@ fn skip_extension<P: PacketBytes + ?Sized>(packet: &P, ip: &mut Ip) -> Result<()
     let [next, length, fragment_high, fragment_low]: [u8; 4] =
         packet.load(ip.offset).ok_or(ParseFault::TruncatedIp)?;
     let size = match ip.protocol {
-        extension::FRAGMENT => {
+        ip_protocol::FRAGMENT => {
             // RFC 8200 section 4.5: offset (13 bits), reserved (2), more fragments (1). Neither
             // offset nor more: an atomic fragment (RFC 6946), which is whole.
             if (fragment_high != 0) || (fragment_low & 0xf8 != 0) {
@@ -138,9 +108,8 @@ fn skip_extension<P: PacketBytes + ?Sized>(packet: &P, ip: &mut Ip) -> Result<()
             ip.first_fragment = fragment_low & 1 != 0;
             8
         }
-        // RFC 4302 section 2.2: in words of four bytes, minus two.
-        extension::AUTHENTICATION => (usize::from(length) + 2) * 4,
-        _ => (usize::from(length) + 1) * 8,
+        ip_protocol::AUTHENTICATION => ip_protocol::authentication_length(length),
+        _ => ip_protocol::options_length(length),
     };
     ip.protocol = next;
     ip.offset += size;

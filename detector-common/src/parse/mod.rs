@@ -19,7 +19,10 @@ pub use self::{
     link::{MAX_MPLS_LABELS, MAX_VLAN_TAGS},
     tunnel::MAX_TUNNELS,
 };
-use crate::packet::{Address, Layer, PacketBytes, Protocol};
+use crate::{
+    packet::{Address, Layer, PacketBytes, Protocol},
+    wire::ip_protocol,
+};
 
 /// What one packet says about itself; of a packet in a tunnel, what the innermost one says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +124,7 @@ pub fn parse<P: PacketBytes + ?Sized>(packet: &P, layer: Layer) -> Result<Facts,
     };
     let outer = ip::parse(packet, link.end, packet.size())?;
     let facts = match outer.protocol {
-        ip::protocol::TCP => transport::tcp(packet, &outer)?,
+        ip_protocol::TCP => transport::tcp(packet, &outer)?,
         _ => tunnel::walk(packet, outer)?,
     };
     Ok(Facts { vlan: link.vlan, ..facts })

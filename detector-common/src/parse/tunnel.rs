@@ -7,12 +7,12 @@
 use super::{
     Facts, ParseFault, TunnelWord,
     gtpu::{self, Message},
-    ip::{self, Ip, protocol},
+    ip::{self, Ip},
     link, transport,
 };
 use crate::{
     packet::{Layer, PacketBytes},
-    wire::{Gre, Udp, Vxlan, ethertype},
+    wire::{Gre, Udp, Vxlan, ethertype, ip_protocol},
 };
 
 /// Tunnels in each other that are entered.
@@ -63,8 +63,8 @@ fn innermost<P: PacketBytes + ?Sized>(
     tunnel: TunnelWord,
 ) -> Result<Facts, ParseFault> {
     let facts = match ip.protocol {
-        protocol::TCP => transport::tcp(packet, ip)?,
-        protocol::UDP => transport::udp(packet, ip)?,
+        ip_protocol::TCP => transport::tcp(packet, ip)?,
+        ip_protocol::UDP => transport::udp(packet, ip)?,
         _ => return Err(ParseFault::OtherTransport),
     };
     Ok(Facts { tunnel, ..facts })
@@ -77,9 +77,9 @@ fn content<P: PacketBytes + ?Sized>(
     gtpu: &mut TunnelWord,
 ) -> Result<Content, ParseFault> {
     match ip.protocol {
-        protocol::UDP => datagram(packet, ip, gtpu),
-        protocol::GRE => gre(packet, ip.offset),
-        protocol::IPV4 | protocol::IPV6 => Ok(Content::Packet(Layer::Ip, ip.offset)),
+        ip_protocol::UDP => datagram(packet, ip, gtpu),
+        ip_protocol::GRE => gre(packet, ip.offset),
+        ip_protocol::IPV4 | ip_protocol::IPV6 => Ok(Content::Packet(Layer::Ip, ip.offset)),
         _ => Ok(Content::Payload),
     }
 }

@@ -2,36 +2,15 @@
 
 use detector_common::{
     packet::{Address, PacketBytes},
-    wire::{Ipv4, Ipv6, Tcp, Udp},
+    wire::{Ipv4, Ipv6, Ipv6Fragment, Tcp, Udp, ip_protocol as protocol},
 };
 
 use super::{
-    bytes::{array_at, u8_at, u16_at},
+    bytes::u8_at,
     fragment::Group,
     layers::{Descent, Down, View},
 };
 use crate::flow::{Endpoint, Segment, Transport as Kind, Wanted};
-
-/// IP protocol numbers (IANA) that lead further down.
-mod protocol {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ICMP: u8 = 1;
-    pub(super) const IPV4: u8 = 4;
-    pub(super) const TCP: u8 = 6;
-    pub(super) const UDP: u8 = 17;
-    pub(super) const IPV6: u8 = 41;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const GRE: u8 = 47;
-    pub(super) const AUTHENTICATION: u8 = 51;
-    pub(super) const ICMPV6: u8 = 58;
-    pub(super) const DESTINATION: u8 = 60;
-    pub(super) const IPIP: u8 = 94;
-    pub(super) const ETHERIP: u8 = 97;
-    pub(super) const MOBILITY: u8 = 135;
-    pub(super) const MPLS: u8 = 137;
-    pub(super) const ETHERNET: u8 = 143;
-}
 
 impl Descent<'_> {
     /// IPv4 or IPv6, as the version says.
@@ -79,15 +58,12 @@ impl Descent<'_> {
     fn extensions(&mut self, ends: [Address; 2], mut next: u8, mut view: View<'_>) -> Down {
         const MAX_EXTENSIONS: usize = 64;
         for _ in 0..MAX_EXTENSIONS {
-            let size = match next {
-                protocol::HOP_BY_HOP
-                | protocol::ROUTING
-                | protocol::DESTINATION
-                | protocol::MOBILITY => (usize::from(u8_at(view.bytes, 1)?) + 1) * 8,
-                protocol::AUTHENTICATION => (usize::from(u8_at(view.bytes, 1)?) + 2) * 4,
+            match next {
                 protocol::FRAGMENT => return self.ipv6_fragment(ends, view),
-                _ => return self.transport(ends, next, view),
-            };
+                next if !protocol::is_extension(next) => return self.transport(ends, next, view),
+                _ => {}
+            }
+            let size = protocol::extension_length(next, u8_at(view.bytes, 1)?);
             next = u8_at(view.bytes, 0)?;
             view = view.skip(size)?;
         }
@@ -95,12 +71,11 @@ impl Descent<'_> {
     }
 
     fn ipv6_fragment(&mut self, ends: [Address; 2], view: View<'_>) -> Down {
-        let next = u8_at(view.bytes, 0)?;
-        let field = u16_at(view.bytes, 2)?;
-        let id = u32::from_be_bytes(array_at(view.bytes, 4)?);
+        let header: Ipv6Fragment = view.bytes.load(0)?;
+        let id = header.identification.get();
         let group = Group { source: ends[0], destination: ends[1], id, protocol: 0 };
-        let place = (usize::from(field & 0xfff8), field & 1 != 0);
-        self.whole(ends, next, group, place, view.skip(8)?)
+        let place = (header.fragment_offset(), header.more_fragments());
+        self.whole(ends, header.next_header, group, place, view.skip(size_of::<Ipv6Fragment>())?)
     }
 
     /// Goes on with the payload of an IP packet once it is whole.
@@ -156,9 +131,11 @@ impl Descent<'_> {
         if length < size_of::<Tcp>() {
             return None;
         }
-        let acknowledgement = u32::from_be_bytes(array_at(view.bytes, 8)?);
-        let kind =
-            Kind::Tcp { sequence: header.sequence.get(), acknowledgement, flags: header.flags };
+        let kind = Kind::Tcp {
+            sequence: header.sequence.get(),
+            acknowledgement: header.acknowledgement.get(),
+            flags: header.flags,
+        };
         // Options that the capture cut off: there is no payload, but the flags count.
         let payload = view
             .skip(length)

@@ -146,7 +146,11 @@ fn every_method_is_known_however_little_of_it_is_there() {
     for method in head::METHODS.iter().chain(head::LONG_METHODS) {
         let line = format!("{method} / HTTP/1.1\r\n\r\n");
         for there in 1..line.len() - 4 {
-            assert_eq!(looks_like(&line.as_bytes()[..there]), Likeness::Perhaps, "{method} {there}");
+            assert_eq!(
+                looks_like(&line.as_bytes()[..there]),
+                Likeness::Perhaps,
+                "{method} {there}"
+            );
         }
         assert_eq!(looks_like(line.as_bytes()), Likeness::Yes, "{method}");
         assert_eq!(looks_like(format!("M-{line}").as_bytes()), Likeness::Yes, "M-{method}");
