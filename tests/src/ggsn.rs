@@ -23,7 +23,7 @@ const USERS: [Pdp; 3] = [
     Pdp { apn: "internet", pdp_type: "v4" },
     Pdp { apn: "inet6", pdp_type: "v6" },
 ];
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a user asks the network for.
 struct Pdp {

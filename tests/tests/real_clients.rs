@@ -20,7 +20,7 @@ use testbed::{
     wait,
 };
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether this machine has these programs.
 fn have(programs: &[&str]) -> bool {

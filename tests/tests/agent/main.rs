@@ -21,5 +21,6 @@ mod schedule;
 mod sessions;
 mod spool;
 mod startup;
+mod stop;
 mod tun;
 mod watching;

@@ -1,10 +1,7 @@
 //! `limits.memory`: what the agent holds stays below it, whatever waits; what finds no room is counted
 //! in the kernel; and an agent that needs more than it is given is slow, not dead.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use testbed::{agent::Agent, need_root, receiver::Reply};
 
@@ -14,6 +11,7 @@ use crate::{
         rule_text, rules_with, status,
     },
     flood::{flood, mac, peak_memory_kb},
+    stop::Stop,
 };
 
 /// Twice what a debug build holds when it has nothing to do.
@@ -51,11 +49,12 @@ fn what_waits_for_a_sink_that_takes_nothing_stays_within_the_budget_and_is_all_c
     let lost = || rule_count(&agent, "flood", "ring_full");
     std::thread::scope(|scope| {
         let flood = scope.spawn(|| flood(&bed, to, &stop));
+        let stop = Stop(&stop);
         // The queue is full, and then the ring.
         let emitted = || status(&agent)["ledger"]["flood"]["emitted"].as_u64().expect("a count");
         eventually("as much is held as may be", || lost() > 0 && emitted() > 4_096);
         std::thread::sleep(Duration::from_secs(3));
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         flood.join().expect("flooded");
     });
     let held = peak_memory_kb(&agent);

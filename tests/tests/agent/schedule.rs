@@ -1,11 +1,7 @@
 //! Faults of the sink, kills and restarts of the agent in any order: a property test over the real
 //! process. `DETECTOR_TEST_SCHEDULES` says how many schedules, `DETECTOR_TEST_SEED` the first one.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::atomic::AtomicBool, time::Duration};
 
 use nix::sys::signal::Signal;
 use testbed::{
@@ -19,6 +15,7 @@ use testbed::{
 use crate::{
     bed::{Bed, LIMIT, UE, UE6, all_read, balanced, eventually, metric, sink, status},
     killed::{bed, in_order, path, press, seed, sessions_begin_and_end, twice_is_the_same},
+    stop::Stop,
 };
 
 const STEPS: usize = 10;
@@ -93,6 +90,7 @@ fn run(bed: &Bed, mut random: fastrand::Rng) {
     let mut faults = Vec::new();
     let pressed = std::thread::scope(|scope| {
         let users = [UE, UE6].map(|ue| scope.spawn(|| press(bed, ue, &stop)));
+        let stop = Stop(&stop);
         for _ in 0..STEPS {
             // The moment is part of the schedule.
             std::thread::sleep(Duration::from_millis(random.u64(50..500)));
@@ -100,7 +98,7 @@ fn run(bed: &Bed, mut random: fastrand::Rng) {
             faults.push(fault);
             happen(fault, bed, &receiver, &mut agent);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         users.map(|user| user.join().expect("pressed"))
     });
     receiver.answer(Reply::status(202));

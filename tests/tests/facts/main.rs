@@ -10,7 +10,7 @@ use testbed::{app::App, netns::Netns, process::Process, wait};
 
 use self::recording::Recording;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs a program of the namespace to its end; what it answers is not looked at.
 fn run(namespace: &Netns, program: &str, arguments: &[&str]) -> Result<()> {

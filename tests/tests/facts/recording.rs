@@ -6,7 +6,7 @@ use anyhow::Result;
 use tempfile::TempDir;
 use testbed::{app::App, client::Client, netns::Netns, process::Process, wait};
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 /// The request that says that everything before it is in the file.
 const LAST: &str = "/the-end-of-the-recording";
 

@@ -11,12 +11,7 @@ mod disk;
 mod mounts;
 mod sink;
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use testbed::{
     agent::Agent,
@@ -28,6 +23,7 @@ use testbed::{
 use crate::{
     bed::{Bed, UE, UE6, all_read, balanced, eventually, metric, sink, status},
     killed::{in_order, path, press, sessions_begin_and_end, twice_is_the_same},
+    stop::Stop,
 };
 
 /// A breaker that is open waits up to half a minute between two probes.
@@ -77,15 +73,6 @@ impl Scene<'_> {
     fn recorded(&self) -> Vec<Recorded> {
         let now = self.receiver.iter().flat_map(Receiver::recorded);
         self.before.iter().cloned().chain(now).collect()
-    }
-}
-
-/// Users stop also when the test fails.
-struct Stop<'s>(&'s AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
