@@ -8,38 +8,97 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{AGE, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
     serve::Listener,
 };
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{self, Metrics};
+use crate::{
+    cpu_budget::CpuBudget,
+    metrics::{self, Metrics},
+};
 
 /// What `/status` shows: called at every request, must not block for long.
 pub type StatusProvider = Arc<dyn Fn() -> Value + Send + Sync>;
 
+/// A costly answer is put off for so long while there is no processor time for it; then the one before
+/// has to do.
+const LONGEST: Duration = Duration::from_millis(250);
+
 /// What the server shows.
 #[derive(Clone)]
 pub struct Admin {
-    /// For `/metrics`.
-    pub metrics: Metrics,
-    /// For `/readyz`.
-    pub readiness: Readiness,
-    /// For `/status`.
-    pub status: StatusProvider,
+    metrics: Metrics,
+    readiness: Readiness,
+    status: StatusProvider,
+    cpu: CpuBudget,
+    last_metrics: Last,
+    last_status: Last,
 }
 
+/// The last answer, and when it was made.
+type Last = Arc<Mutex<Option<(Instant, Bytes)>>>;
+
 impl Admin {
+    /// For `/metrics`, `/readyz` and `/status`. The first and the last keep to their part of `cpu`; then
+    /// the server must have its thread for itself.
+    pub fn new(
+        metrics: Metrics,
+        readiness: Readiness,
+        status: StatusProvider,
+        cpu: CpuBudget,
+    ) -> Self {
+        let (last_metrics, last_status) = (Last::default(), Last::default());
+        Self { metrics, readiness, status, cpu, last_metrics, last_status }
+    }
+
+    /// A costly answer, or the one before if there is no processor time for a new one.
+    async fn answer(
+        &self,
+        content_type: &'static str,
+        last: &Last,
+        make: impl FnOnce() -> Result<String, String>,
+    ) -> Response {
+        let rest = self.cpu.admin_rest();
+        if !rest.is_zero() {
+            tokio::time::sleep(rest.min(LONGEST)).await;
+        }
+        let before = || last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if rest > LONGEST
+            && let Some((made, text)) = before()
+        {
+            // RFC 9111 section 5.1.
+            let age = HeaderValue::from(made.elapsed().as_secs());
+            return ([(CONTENT_TYPE, HeaderValue::from_static(content_type)), (AGE, age)], text)
+                .into_response();
+        }
+        let made = make().map(Bytes::from);
+        self.cpu.admin_rest();
+        match made {
+            Ok(text) => {
+                let now = (Instant::now(), text.clone());
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                ([(CONTENT_TYPE, content_type)], text).into_response()
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
     /// Serves on a bound listener until `stop` is cancelled. The task ends with an error only if
     /// the listener fails.
     pub fn start<L>(self, listener: L, stop: CancellationToken) -> JoinHandle<io::Result<()>>
@@ -62,13 +121,10 @@ impl Admin {
 }
 
 async fn show_metrics(State(admin): State<Admin>) -> Response {
-    // Collectors read kernel maps: system calls, and many of them with many rules.
-    let text = tokio::task::spawn_blocking(move || admin.metrics.encode()).await;
-    match text {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Ok(Err(error)) => failed(&error.to_string()),
-        Err(error) => failed(&error.to_string()),
-    }
+    // Collectors read kernel maps: system calls, and many of them with many rules. That is this thread's
+    // work, so that its clock tells what it takes.
+    let make = || admin.metrics.encode().map_err(|error| error.to_string());
+    admin.answer(metrics::CONTENT_TYPE, &admin.last_metrics, make).await
 }
 
 fn failed(error: &str) -> Response {
@@ -84,11 +140,8 @@ async fn show_readiness(State(admin): State<Admin>) -> Response {
 }
 
 async fn show_status(State(admin): State<Admin>) -> Response {
-    let status = tokio::task::spawn_blocking(move || (admin.status)()).await;
-    match status {
-        Ok(status) => ([(CONTENT_TYPE, "application/json")], status.to_string()).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    let make = || Ok((admin.status)().to_string());
+    admin.answer("application/json", &admin.last_status, make).await
 }
 
 /// Named conditions that must all be met before the agent is ready. Clones share them.
@@ -174,11 +227,8 @@ mod tests {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let readiness = Readiness::requiring(["attached", "rules"]);
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let admin = Admin {
-            metrics: metrics.clone(),
-            readiness: readiness.clone(),
-            status: Arc::new(|| json!({"sessions": 3})),
-        };
+        let status: StatusProvider = Arc::new(|| json!({"sessions": 3}));
+        let admin = Admin::new(metrics.clone(), readiness.clone(), status, CpuBudget::default());
         let task = admin.start(listener, stop.clone());
         Server { base, readiness, metrics, stop, task }
     }
@@ -230,6 +280,28 @@ mod tests {
     async fn status_is_what_the_provider_says() {
         let (status, _, body) = serve().await.get("/status").await;
         assert_eq!((status, body.as_str()), (200, r#"{"sessions":3}"#));
+    }
+
+    /// Whoever asks without end gets answers, most of them of before, and uses no more than a part.
+    #[tokio::test]
+    async fn without_processor_time_the_answer_before_has_to_do() {
+        let made = Arc::new(Mutex::new(0));
+        let counted = made.clone();
+        let status: StatusProvider = Arc::new(move || {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(20) {}
+            let mut made = counted.lock().unwrap();
+            *made += 1;
+            json!(*made)
+        });
+        let cpu = CpuBudget::cores(0.05);
+        let admin = Admin::new(Metrics::new(), Readiness::default(), status, cpu);
+        for _ in 0..8 {
+            assert_eq!(show_status(State(admin.clone())).await.status(), StatusCode::OK);
+        }
+        let last = show_status(State(admin)).await;
+        assert!(*made.lock().unwrap() < 6, "{made:?}");
+        assert!(last.headers().contains_key(AGE), "{last:?}");
     }
 
     #[tokio::test]

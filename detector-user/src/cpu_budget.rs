@@ -2,8 +2,9 @@
 //!
 //! Who works (the reader, and the delivery) asks after each piece of work how long to rest. Records
 //! then wait in the ring buffer and events in the spool; what no longer fits there is counted where
-//! it always is. Each of the two has half of the budget for sure, and may use what the other leaves:
-//! so neither a flood nor a long spool keeps the other from its work. A cgroup's `cpu.max` would
+//! it always is. Each of the two has nearly half of the budget for sure, and may use what the others leave:
+//! so neither a flood nor a long spool keeps the other from its work. The rest is for whoever watches the
+//! agent, who thus cannot keep either from it, however often they ask. A cgroup's `cpu.max` would
 //! stop all threads in the middle of what they do, and the probes of whoever watches the agent too.
 
 use std::{
@@ -17,6 +18,9 @@ use crate::metrics::{Family, Kind, Sample};
 
 /// What was not used in quiet times may be used at once, up to what is due in this time.
 const SAVED: Duration = Duration::from_secs(1);
+/// What the reader and the delivery have for themselves, each, and what those have who watch the agent.
+const EACH: f64 = 0.45;
+const ADMIN: f64 = 0.1;
 
 /// Processor time that may be used, and what was. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +42,12 @@ impl CpuBudget {
         self.rest(Accounts::delivery)
     }
 
+    /// How long the calling thread, which answers whoever watches the agent, is to put off costly
+    /// answers.
+    pub fn admin_rest(&self) -> Duration {
+        self.rest(|accounts, now, process| accounts.admin(now, process, thread()))
+    }
+
     /// How often the budget was used up, for the metrics.
     pub fn family(&self) -> Option<Family> {
         let accounts = self.0.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,12 +57,14 @@ impl CpuBudget {
         };
         Some(Family {
             name: "cpu_rests",
-            help: "How often the reader or the delivery began to rest, because limits.cpu was used up",
+            help: "How often the reader, the delivery or the admin server began to rest, because limits.cpu \
+                   was used up",
             unit: None,
             kind: Kind::Counter,
             samples: vec![
                 sample("reader", &accounts.reader),
                 sample("delivery", &accounts.delivery),
+                sample("admin", &accounts.admin),
             ],
         })
     }
@@ -108,17 +120,21 @@ struct Accounts {
     all: Account,
     reader: Account,
     delivery: Account,
-    /// Of the reader's thread, when it last asked.
+    admin: Account,
+    /// Of the reader's thread, and of the admin server's, when it last asked.
     read: Duration,
+    shown: Duration,
 }
 
 impl Accounts {
     fn new(cores: f64, now: Instant, used: Duration) -> Self {
         Self {
             all: Account::new(cores, now, used),
-            reader: Account::new(cores / 2.0, now, Duration::ZERO),
-            delivery: Account::new(cores / 2.0, now, used),
+            reader: Account::new(cores * EACH, now, Duration::ZERO),
+            delivery: Account::new(cores * EACH, now, used),
+            admin: Account::new(cores * ADMIN, now, Duration::ZERO),
             read: Duration::ZERO,
+            shown: Duration::ZERO,
         }
     }
 
@@ -131,8 +147,15 @@ impl Accounts {
 
     fn delivery(&mut self, now: Instant, process: Duration) -> Duration {
         self.all.settle(now, process);
-        self.delivery.settle(now, process.saturating_sub(self.read));
+        self.delivery.settle(now, process.saturating_sub(self.read + self.shown));
         self.delivery.tell(&self.all)
+    }
+
+    fn admin(&mut self, now: Instant, process: Duration, thread: Duration) -> Duration {
+        self.shown = thread;
+        self.all.settle(now, process);
+        self.admin.settle(now, thread);
+        self.admin.tell(&self.all)
     }
 }
 
@@ -181,9 +204,9 @@ mod tests {
         assert_eq!(account.rest().as_millis(), 200);
     }
 
-    /// One works without end; the other must get half of the budget all the same.
+    /// One works without end; the other must get its part of the budget all the same.
     #[test]
-    fn half_of_it_is_each_ones_own() {
+    fn part_of_it_is_each_ones_own() {
         let begun = Instant::now();
         let mut accounts = Accounts::new(0.4, begun, Duration::ZERO);
         let (mut reader_until, mut delivery_until) = (begun, begun);
@@ -206,10 +229,38 @@ mod tests {
         assert!(accounts.delivery.rests > 0 && accounts.reader.rests == 0, "and it is counted");
     }
 
+    /// Answers without end take a tenth, and what is left over.
+    #[test]
+    fn whoever_watches_takes_nothing_of_the_delivery() {
+        let begun = Instant::now();
+        let mut accounts = Accounts::new(0.4, begun, Duration::ZERO);
+        let (mut admin_until, mut delivery_until) = (begun, begun);
+        let (mut admin, mut delivery) = (Duration::ZERO, Duration::ZERO);
+        for step in 1..=10_000 {
+            let now = begun + step * MS;
+            if now >= admin_until {
+                admin += MS;
+                admin_until = now + accounts.admin(now, admin + delivery, admin);
+            }
+            // Half of a core, if it may.
+            if now >= delivery_until && step % 2 == 0 {
+                delivery += MS;
+                delivery_until = now + accounts.delivery(now, admin + delivery);
+            }
+        }
+        let share = |used: Duration| used.as_secs_f64() / 10.0;
+        assert!(share(delivery) > 0.17, "its own: {}", share(delivery));
+        assert!(share(admin + delivery) < 0.41, "in all: {}", share(admin + delivery));
+        assert!(accounts.admin.rests > 0);
+    }
+
     #[test]
     fn without_a_budget_nobody_rests() {
         let budget = CpuBudget::default();
-        assert_eq!(budget.reader_rest() + budget.delivery_rest(), Duration::ZERO);
+        assert_eq!(
+            budget.reader_rest() + budget.delivery_rest() + budget.admin_rest(),
+            Duration::ZERO
+        );
         assert!(budget.family().is_none());
     }
 }

@@ -5,6 +5,7 @@ mod balance;
 mod confine;
 mod events;
 mod handover;
+mod heap;
 mod ledger;
 mod memory;
 mod observe;
@@ -14,12 +15,12 @@ mod reader;
 mod reload;
 mod sinks;
 mod traces;
+mod watched;
 
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, interval},
 };
@@ -39,6 +40,7 @@ use crate::{
 
 pub use events::Output;
 use prepare::Prepared;
+use watched::Watched;
 
 /// How long the drain at the end may take; Kubernetes kills after 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -104,7 +106,7 @@ struct Agent {
     delivery: Arc<Delivery>,
     spans: Option<Arc<dyn Spans>>,
     readiness: Readiness,
-    admin_stop: CancellationToken,
+    watched: Watched,
     auditor: observe::Auditor,
     /// Of programs built for debugging.
     kernel_log: Option<KernelLog>,
@@ -119,11 +121,11 @@ impl Agent {
         readiness.met(RULES);
         let Prepared { listener, control, kernel, reloader, attacher } = prepared;
         let prepare::Tables { sessions, counters, inherited, notes, log } = kernel;
-        let listener = TcpListener::from_std(listener)?;
         let spans = traces::start(&config, &metrics)?;
         let cpu = config.limits.cpu.map(CpuBudget::cores).unwrap_or_default();
-        let shown = cpu.clone();
+        let (shown, shown_by) = (cpu.clone(), cpu.clone());
         metrics.collect(move || shown.family().into_iter().collect());
+        metrics.collect(heap::families);
         let delivery = sinks::start(&config, output, spans.clone(), cpu.clone(), &metrics)?;
         let delivery = Arc::new(delivery);
         let give_up = CancellationToken::new();
@@ -151,12 +153,8 @@ impl Agent {
         metrics.collect(move || vec![shown.family()]);
         let (maps, counts) = (reloader.maps(), reader.counts());
         let status = observe::status(counters, maps, counts, ledgers, imbalances, devices.clone());
-        let admin_stop = CancellationToken::new();
-        let admin = Admin { metrics, readiness: readiness.clone(), status };
-        if let Some(control) = control {
-            admin.clone().start(control.listen()?, admin_stop.clone());
-        }
-        admin.start(listener, admin_stop.clone());
+        let admin = Admin::new(metrics, readiness.clone(), status, shown_by);
+        let watched = Watched::start(admin, listener, control)?;
         Ok(Self {
             attacher,
             devices,
@@ -165,7 +163,7 @@ impl Agent {
             delivery,
             spans,
             readiness,
-            admin_stop,
+            watched,
             kernel_log: log,
             auditor,
             give_up,
@@ -232,7 +230,7 @@ impl Agent {
 
     /// Detach, read what the kernel still has, end the sessions, deliver, in this order.
     async fn stop(self) -> anyhow::Result<()> {
-        let Self { attacher, reader, delivery, spans, readiness, admin_stop, give_up, .. } = self;
+        let Self { attacher, reader, delivery, spans, readiness, watched, give_up, .. } = self;
         readiness.unmet(ATTACHED, "stopping");
         match attacher.pins() {
             None => info!("stopping: detaching, then delivering what is waiting"),
@@ -263,7 +261,8 @@ impl Agent {
         if let Some(spans) = spans {
             let _ = tokio::time::timeout(FLUSH, spans.flush()).await;
         }
-        admin_stop.cancel();
+        let watched = tokio::task::spawn_blocking(move || watched.stop());
+        let _ = tokio::time::timeout(FLUSH, watched).await;
         // What is still in memory only is read again by the next agent.
         read.context("the reader thread")??.release();
         Ok(())

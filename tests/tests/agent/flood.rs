@@ -3,6 +3,7 @@
 //! through, and every event that is not sent is counted.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -12,7 +13,11 @@ use aya::{
     EbpfLoader,
     programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp},
 };
-use testbed::{agent::Agent, need_root, receiver::Reply};
+use testbed::{
+    agent::Agent,
+    need_root,
+    receiver::{Recorded, Reply},
+};
 
 use crate::{
     bed::{
@@ -20,6 +25,7 @@ use crate::{
         rules_with, status,
     },
     frames,
+    stop::Stop,
 };
 
 const FLOOD: Duration = Duration::from_secs(5);
@@ -30,6 +36,10 @@ const USERS: u64 = 128;
 const MEMORY_KB: u64 = 150_000;
 /// Cores.
 const CPU: f64 = 0.1;
+
+/// Matches that user space decides, whom the kernel shows the packets.
+const READ: &str = "match: {http: {method: GET, path: /flood, headers: {host: shop}}}";
+const OFTEN: &str = "match: {payload: {text: GET /flood}, rate: {packets: 3, within: 1h}}";
 
 fn bed() -> Bed {
     let bed = Bed::new();
@@ -43,7 +53,9 @@ fn bed() -> Bed {
     let flood = "match: {http: {method: GET, path: /flood}}";
     let rules = rules_with(&buy, "{}")
         + &rule_text("flood", flood)
-        + &rule_text("once", &format!("every: 1h\n  {flood}"));
+        + &rule_text("once", &format!("every: 1h\n  {flood}"))
+        + &rule_text("read-once", &format!("every: 1h\n  {READ}"))
+        + &rule_text("often", &format!("every: 1h\n  {OFTEN}"));
     bed.write("rules.yaml", &rules);
     bed
 }
@@ -136,6 +148,14 @@ fn a_flood_of_matches_is_counted_and_costs_neither_traffic_nor_what_matters() {
     let stop = AtomicBool::new(false);
     let answered = std::thread::scope(|scope| {
         let flood = scope.spawn(|| flood(&bed, to, &stop));
+        // Somebody who looks all the time.
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                status(&agent);
+                metric(&agent, "detector_records_total", &[]);
+            }
+        });
+        let stop = Stop(&stop);
         let mut user = bed.user(UE);
         let press = |press: usize| {
             let due = FLOOD.mul_f64(press as f64 / PRESSES as f64);
@@ -143,14 +163,14 @@ fn a_flood_of_matches_is_counted_and_costs_neither_traffic_nor_what_matters() {
             user.post(BUY, "{}").expect("the application answers").status == 200
         };
         let answered = (0..PRESSES).map(press).filter(|answered| *answered).count();
-        stop.store(true, Ordering::Relaxed);
+        drop(stop);
         flood.join().expect("flooded");
         answered
     });
     let (used, took) = ((cpu(&agent) - before).as_secs_f64(), begun.elapsed().as_secs_f64());
     assert_eq!(answered, PRESSES, "users notice nothing");
 
-    for rule in ["buy-click", "flood", "once"] {
+    for rule in ["buy-click", "flood", "once", "read-once", "often"] {
         balanced(&agent, rule);
     }
     let books = status(&agent)["ledger"].clone();
@@ -174,15 +194,27 @@ fn a_flood_of_matches_is_counted_and_costs_neither_traffic_nor_what_matters() {
     // A second's worth may have been saved up; a tenth of one is what was begun when it was used up.
     assert!(used <= CPU * (took + 1.0) + 0.1, "{used} s of processor time in {took} s");
     assert!(memory < MEMORY_KB, "{memory} kB");
-    // Awaited where it arrives: to ask the agent again and again would use up its budget.
+    // Awaited where it arrives: what the agent says of itself may be of a moment ago.
     let delivered = receiver.recorded().len();
     let left = metric(&agent, "detector_ledger_in_flight", &[]) as usize;
     receiver.wait_for(delivered + left, 2 * LIMIT).expect("all that is not lost");
     eventually("all that is not lost has been delivered", || {
         metric(&agent, "detector_ledger_in_flight", &[]) == 0.0
     });
-    let presses = receiver.recorded();
-    let presses = presses.iter().filter(|it| it.header("ce-rule") == "buy-click").count();
+    let recorded = receiver.recorded();
+    let presses = recorded.iter().filter(|it| it.header("ce-rule") == "buy-click").count();
     assert_eq!(presses, PRESSES);
+    ["once", "read-once", "often"].iter().for_each(|rule| once_for_each_user(rule, &recorded));
     agent.must_run().expect("running");
+}
+
+/// The rule's `every` is an hour.
+fn once_for_each_user(rule: &str, recorded: &[Recorded]) {
+    let mut events: BTreeMap<&str, usize> = BTreeMap::new();
+    for event in recorded.iter().filter(|it| it.header("ce-rule") == rule) {
+        *events.entry(event.header("ce-ueip")).or_default() += 1;
+    }
+    println!("{rule}: events for {} users", events.len());
+    assert!(!events.is_empty(), "{rule} fires");
+    assert!(events.values().all(|count| *count == 1), "{rule}: {events:?}");
 }
