@@ -2,6 +2,7 @@
 //! clients and broker, curl. On loopback, without root.
 
 use std::{
+    ffi::OsString,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, UdpSocket},
     process::Command,
@@ -24,10 +25,16 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether this machine has these programs.
 fn have(programs: &[&str]) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
-    dirs.push("/usr/sbin".into());
+    let path = path();
+    let dirs: Vec<_> = std::env::split_paths(&path).collect();
     programs.iter().all(|program| dirs.iter().any(|dir| dir.join(program).exists()))
+}
+
+/// The PATH, also to servers, where a user's has none.
+fn path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    std::env::join_paths(dirs).unwrap_or(path)
 }
 
 /// The facts of a stream, read to its end.
@@ -155,7 +162,7 @@ fn mosquitto(dir: &tempfile::TempDir) -> Result<(Process, SocketAddr)> {
     let listen = format!("listener {} 127.0.0.1\nallow_anonymous true\n{user}", address.port());
     std::fs::write(&config, listen)?;
     let mut command = Command::new("mosquitto");
-    command.arg("-c").arg(&config).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.arg("-c").arg(&config).env("PATH", path());
     let mut broker = Process::spawn("mosquitto", command)?;
     wait::until("mosquitto to listen", LIMIT, || {
         broker.must_run()?;

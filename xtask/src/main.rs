@@ -67,8 +67,9 @@ enum Command {
     /// Feed the readers of packets, records, files and protocols what nobody sends.
     ///
     /// The targets are in tests/fuzz/, each a libFuzzer program that cargo-fuzz builds (with the
-    /// pinned compiler; cached under target/tools/). Each runs for `--seconds`; what it learns is
-    /// kept under target/fuzz/corpus/ for the next run. Exit code 0 only without a finding.
+    /// pinned compiler; cached under target/tools/). Each runs for `--seconds`, as many at a time as
+    /// there are cores. What each says is in target/fuzz/logs/, what it learns is kept under
+    /// target/fuzz/corpus/ for the next run. Exit code 0 only without a finding.
     Fuzz(fuzz::Args),
     /// Run the tests that ask a kernel on other kernels: Debian's 5.10, 6.1 and 6.12, in QEMU.
     ///
@@ -92,6 +93,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     let env = env::Env::find()?;
+    // SAFETY: no thread has been started yet that could read the environment.
+    unsafe { std::env::set_var("PATH", setup::unpacked::path(&env)) };
     match cli.command {
         Command::Setup => setup::run(&env)?,
         Command::Build(args) => {
@@ -100,12 +103,13 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Test(args) => {
             setup::run(&env)?;
-            setup::features(&env)?;
+            setup::features()?;
+            setup::tests(&env)?;
             build::run(&env, &build::Args::default())?;
             return test::run(&env, &args);
         }
         Command::Demo(args) => {
-            demo::prepare(&args)?;
+            demo::prepare(&env, &args)?;
             setup::run(&env)?;
             build::run(&env, &build::Args::default())?;
             return demo::run(&env, &args);
@@ -128,7 +132,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Fuzz(args) => fuzz::run(&env, &args)?,
         Command::Lint => {
             setup::run(&env)?;
-            setup::features(&env)?;
+            setup::features()?;
             build::kernel_programs(&env)?;
             lint::run(&env)?;
         }

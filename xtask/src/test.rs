@@ -8,7 +8,6 @@ use testbed::root::SKIPPED;
 
 use crate::{
     env::{Env, FEATURES},
-    setup::nats_server,
     shell,
 };
 
@@ -51,8 +50,6 @@ fn command(env: &Env, args: &Args) -> Command {
         cargo.args(["--package", package]);
     }
     cargo.args(["--features", &features(args.package.as_deref())]);
-    // Where `setup` puts what tests need and nobody need have installed.
-    cargo.env("PATH", nats_server::path(env));
     if args.sudo {
         // Cargo builds as the user and starts each test program with this in front.
         let triple = env.host.to_uppercase().replace('-', "_");

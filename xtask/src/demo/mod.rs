@@ -27,7 +27,7 @@ use testbed::{
 };
 
 use self::{services::Services, timeline::Timeline, verdict::Verdict};
-use crate::{env::Env, setup::apt, shell, state::State, stop};
+use crate::{env::Env, setup::unpacked, shell, state::State, stop};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -60,7 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const QUIET: Duration = Duration::from_millis(700);
 
 /// Installs what only this needs, or says why it cannot run, before anything is built.
-pub(crate) fn prepare(args: &Args) -> Result<()> {
+pub(crate) fn prepare(env: &Env, args: &Args) -> Result<()> {
     if !Uid::effective().is_root() {
         bail!(
             "the demo needs root: it makes network namespaces and loads kernel programs. \
@@ -68,10 +68,7 @@ pub(crate) fn prepare(args: &Args) -> Result<()> {
         );
     }
     if args.upf == Upf::OsmoGgsn {
-        apt::need(&[
-            apt::Need { program: "osmo-ggsn", package: "osmo-ggsn" },
-            apt::Need { program: "sgsnemu", package: "osmo-ggsn" },
-        ])?;
+        unpacked::need(env, &unpacked::OSMO_GGSN)?;
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 pub(crate) mod apt;
 pub(crate) mod bpf_linker;
 pub(crate) mod cargo_fuzz;
-pub(crate) mod nats_server;
 mod rust_src;
 mod tansu;
+pub(crate) mod unpacked;
 
 use anyhow::Result;
 
@@ -26,14 +26,31 @@ pub(crate) fn run(env: &Env) -> Result<()> {
     Ok(())
 }
 
-/// What the features besides need, to be built and tested.
-pub(crate) fn features(env: &Env) -> Result<()> {
+/// What the features besides need, to be built.
+pub(crate) fn features() -> Result<()> {
     apt::need(&[
         // librdkafka, with TLS.
         apt::Need { program: "cmake", package: "cmake" },
         apt::Need { program: "pkg-config", package: "pkg-config" },
         apt::Need { program: "/usr/include/openssl/ssl.h", package: "libssl-dev" },
-    ])?;
-    nats_server::ensure(env)?;
+    ])
+}
+
+/// The programs that tests compare with or speak to. Where one cannot be had its tests are skipped, and
+/// counted.
+pub(crate) fn tests(env: &Env) -> Result<()> {
+    let installed = apt::need(&[
+        apt::Need { program: "curl", package: "curl" },
+        apt::Need { program: "dig", package: "bind9-dnsutils" },
+        apt::Need { program: "dumpcap", package: "wireshark-common" },
+        apt::Need { program: "mosquitto_pub", package: "mosquitto-clients" },
+        apt::Need { program: "mosquitto_sub", package: "mosquitto-clients" },
+        apt::Need { program: "openssl", package: "openssl" },
+        apt::Need { program: "tshark", package: "tshark" },
+    ]);
+    if let Err(error) = installed {
+        eprintln!("    tests with these will be skipped: {error:#}");
+    }
+    unpacked::want(env, &[unpacked::MOSQUITTO, unpacked::NATS_SERVER, unpacked::OSMO_GGSN]);
     tansu::ensure(env)
 }
