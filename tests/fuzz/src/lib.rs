@@ -2,9 +2,13 @@
 //! does an ordinary test (`tests/tests/fuzz_regressions.rs`), which needs neither cargo-fuzz nor
 //! libFuzzer, on every input that once failed (`regressions/`).
 
+mod conversation;
 mod datagrams;
 mod input;
+mod notes;
 mod packets;
+mod served;
+mod spool;
 mod streams;
 mod text;
 
@@ -12,7 +16,7 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// Every target, under the name of its program.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 22] = [
     ("parse", packets::parse),
     ("classify", packets::classify),
     ("capture", packets::capture),
@@ -29,6 +33,12 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("tls", streams::tls),
     ("mqtt", streams::mqtt),
     ("proxy", streams::proxy),
+    ("conversation", conversation::conversation),
+    ("notes", notes::notes),
+    ("spool", spool::spool),
+    ("dead_letters", spool::dead_letters),
+    ("control_socket", served::control_socket),
+    ("broker", served::broker),
 ];
 
 /// Runs one target.

@@ -1,9 +1,20 @@
-//! `cargo xtask fuzz`: the fuzzing programs of `tests/fuzz`, each for a bounded time.
+//! `cargo xtask fuzz`: the fuzzing programs of `tests/fuzz`, each for a bounded time, as many at once
+//! as there are cores.
 
-use std::{fs, path::PathBuf, process::Command};
+mod report;
+mod turns;
+
+use std::{
+    fs::{self, File},
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread::available_parallelism,
+};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::report::Report;
 use crate::{env::Env, setup::cargo_fuzz, shell};
 
 /// An input that takes longer, in seconds, is a finding.
@@ -24,30 +35,39 @@ pub(crate) struct Args {
     /// Begin with this seed, so that a run can be repeated; a random one if left out
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
+
+    /// How many targets run at a time; as many as there are cores if left out
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
 }
 
-/// Runs the targets in turn. All of them run; the first finding of each ends it.
+/// Runs the targets. All of them run; the first finding of each ends it.
 pub(crate) fn run(env: &Env, args: &Args) -> Result<()> {
     let targets = targets(env, args.target.as_deref())?;
     cargo_fuzz::ensure(env)?;
     build(env)?;
-    let mut found = Vec::new();
-    for target in &targets {
-        let what = format!("fuzz {target} for {} s", args.seconds);
-        if let Err(error) = shell::step(&what, || shell::run(&mut program(env, target, args)?)) {
-            eprintln!("    {error:#}");
-            found.push(target.as_str());
-        }
-    }
+    fs::create_dir_all(logs(env))?;
+    let cores = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let jobs = args.jobs.unwrap_or(cores).get().min(targets.len());
+    let what = format!("fuzz {} for {} s, {jobs} at a time", number(targets.len()), args.seconds);
+    let found = shell::step(&what, || {
+        Ok(turns::all(&targets, jobs, |target| one(env, target, args), |line| eprintln!("{line}")))
+    })?;
     if found.is_empty() {
         return Ok(());
     }
     bail!(
-        "findings in {}: the inputs are in {}; put each under a name that says what is wrong into \
-         tests/fuzz/regressions/<target>/, where `cargo test --test fuzz_regressions` runs it",
+        "findings in {}: the inputs are in {}, what was said in {}; put each under a name that says \
+         what is wrong into tests/fuzz/regressions/<target>/, where `cargo test --test \
+         fuzz_regressions` runs it",
         found.join(", "),
-        artifacts(env).display()
+        artifacts(env).display(),
+        logs(env).display()
     )
+}
+
+fn number(targets: usize) -> String {
+    if targets == 1 { "1 target".to_owned() } else { format!("{targets} targets, each") }
 }
 
 fn targets(env: &Env, only: Option<&str>) -> Result<Vec<String>> {
@@ -85,6 +105,21 @@ fn build(env: &Env) -> Result<()> {
     })
 }
 
+/// Runs one target to its end. What it says goes to a file, as others run beside it; what it amounts to
+/// is returned, and with a finding the end of that file.
+fn one(env: &Env, target: &str, args: &Args) -> Result<Report> {
+    let path = logs(env).join(format!("{target}.log"));
+    let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let mut program = program(env, target, args)?;
+    let program = program.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let status = program.status().with_context(|| format!("cannot start the target {target}"))?;
+    let said = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+    if !status.success() {
+        bail!("{status}; the end of {}:\n{}", path.display(), report::end(&said));
+    }
+    Ok(Report::of(&said))
+}
+
 /// The program of one target. What it learns stays in `corpus` for the next run; it begins with the
 /// seeds, and with what once failed.
 fn program(env: &Env, target: &str, args: &Args) -> Result<Command> {
@@ -113,4 +148,8 @@ fn directory(env: &Env) -> PathBuf {
 
 fn artifacts(env: &Env) -> PathBuf {
     directory(env).join("artifacts")
+}
+
+fn logs(env: &Env) -> PathBuf {
+    directory(env).join("logs")
 }
