@@ -59,11 +59,19 @@ pub(super) fn recover<D: Disk>(disk: &mut D, names: &mut Names) -> Result<Found,
         .filter_map(|name| Some((segment::number(&name)?, name)))
         .collect();
     files.sort();
-    let mut scan =
-        Scan { names, done: HashSet::new(), next: 1, reserved: 1, report: Recovered::default() };
+    let mut scan = Scan {
+        names,
+        done: HashSet::new(),
+        next: 1,
+        reserved: 1,
+        end: 0,
+        report: Recovered::default(),
+    };
     let mut segments = VecDeque::new();
     let newest = files.last().map(|(_, name)| name.clone());
-    for (first, name) in files {
+    let later: Vec<u64> = files.iter().skip(1).map(|(first, _)| *first).chain([u64::MAX]).collect();
+    for ((first, name), later) in files.into_iter().zip(later) {
+        scan.end = later.min(first + segment::NUMBERS);
         let bytes = match load(disk, &name) {
             Ok(bytes) => bytes,
             Err(why) => {
@@ -100,6 +108,8 @@ struct Scan<'n> {
     next: u64,
     /// Above what segments that cannot be read may hold.
     reserved: u64,
+    /// Above what a record of the file that is read can know of: the next file's first number.
+    end: u64,
     report: Recovered,
 }
 
@@ -150,11 +160,16 @@ impl Scan<'_> {
     }
 
     fn frame(&mut self, frame: &frame::Frame<'_>, at: usize, segment: &mut Segment) {
-        self.next = self.next.max(frame.number.saturating_add(1));
+        if frame.number >= self.end {
+            return self.damage(&segment.name, at, frame.length(), "has a number that none has");
+        }
+        self.next = self.next.max(frame.number + 1);
         match frame.kind {
             Kind::Done => {
-                for number in frame::done_numbers(frame.body) {
-                    self.next = self.next.max(number.saturating_add(1));
+                let numbers = frame::done_numbers(frame.body);
+                let end = self.end;
+                for number in numbers.filter(|number| *number < end) {
+                    self.next = self.next.max(number + 1);
                     self.done.insert(number);
                 }
             }

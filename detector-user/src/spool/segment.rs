@@ -66,6 +66,12 @@ impl Segment {
 
 const SUFFIX: &str = ".spool";
 
+/// No spool gets there: a million events a second take it 146,000 years. From here numbers can be
+/// counted on without an overflow.
+const LAST_FIRST: u64 = 1 << 62;
+/// More records than a file has room for: what has a number so far from the file's first is damage.
+pub(super) const NUMBERS: u64 = 1 << 32;
+
 pub(super) fn name(first: u64) -> String {
     format!("{first:020}{SUFFIX}")
 }
@@ -73,8 +79,9 @@ pub(super) fn name(first: u64) -> String {
 /// The number in a segment's name; `None` for files that are none.
 pub(super) fn number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| digits.parse().ok())?
+    let number = (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())?;
+    number.filter(|number| *number <= LAST_FIRST)
 }
 
 /// Names of rules by index, so that an entry is small.
