@@ -98,7 +98,7 @@ impl DeepRules {
         self.applications.get(&application).is_some_and(|of| of.tells_ends)
     }
 
-    /// Protocols over UDP that an application's rules ask for.
+    /// Protocols that an application's rules ask for, on whichever port.
     pub fn wanted(&self, application: u32) -> Wanted {
         self.applications.get(&application).map(|of| of.wanted).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
 //! Which protocol a stream speaks: by its port, where ports say it, and by its first bytes.
 
-use super::Endpoint;
-use crate::l7::{h2, http1, mqtt, proxy, tls};
+use super::{Endpoint, Wanted};
+use crate::l7::{dns, h2, http1, mqtt, proxy, tls};
 
 /// A protocol over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,14 @@ const fn of_port(port: u16) -> Option<Protocol> {
     }
 }
 
-/// Chooses by the first bytes of a stream, or by what follows a gap in it.
-pub(super) fn choose(ends: [Endpoint; 2], http: &http1::Connection, bytes: &[u8]) -> Choice {
+/// Chooses by the first bytes of a stream, or by what follows a gap in it; last by what somebody looks
+/// for.
+pub(super) fn choose(
+    ends: [Endpoint; 2],
+    http: &http1::Connection,
+    wanted: Wanted,
+    bytes: &[u8],
+) -> Choice {
     match expected(ends) {
         Some(protocol @ (Protocol::Dns | Protocol::Mqtt | Protocol::Coap)) => {
             return Choice::Is(protocol);
@@ -87,5 +93,19 @@ pub(super) fn choose(ends: [Endpoint; 2], http: &http1::Connection, bytes: &[u8]
     if mqtt::looks_like(bytes) {
         return Choice::Is(Protocol::Mqtt);
     }
-    Choice::Unknown
+    match if wanted.dns { choose_dns(bytes) } else { Choice::Unknown } {
+        Choice::Unknown if wanted.coap => Choice::Is(Protocol::Coap),
+        choice => choice,
+    }
+}
+
+/// Whether a stream is one of DNS messages, whose first may be cut anywhere.
+fn choose_dns(bytes: &[u8]) -> Choice {
+    if dns::looks_like_stream(bytes) {
+        return Choice::Is(Protocol::Dns);
+    }
+    let Some((length, message)) = bytes.split_first_chunk() else { return Choice::Wait };
+    let goes_on = message.len() < usize::from(u16::from_be_bytes(*length));
+    let may_become = message.len() <= dns::HEADER || dns::looks_like(message);
+    if goes_on && may_become { Choice::Wait } else { Choice::Unknown }
 }

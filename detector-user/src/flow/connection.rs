@@ -3,7 +3,7 @@
 use detector_common::wire::tcp_flag;
 
 use super::{
-    Output, Segment, Transport,
+    Output, Segment, Transport, Wanted,
     choice::{Protocol, expected},
     half::{Context, Half},
     order::Order,
@@ -28,12 +28,18 @@ struct Direction {
 /// What readers of both directions share. Most connections need none of it.
 #[derive(Default)]
 pub(super) struct Shared {
+    /// What was looked for when the last segment passed.
+    wanted: Wanted,
     http: http1::Connection,
     mqtt: Option<Box<mqtt::Connection>>,
     coap: Option<Box<coap::Exchanges>>,
 }
 
 impl Shared {
+    pub(super) fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+
     pub(super) fn http(&self) -> &http1::Connection {
         &self.http
     }
@@ -106,6 +112,7 @@ impl Connection {
             self.directions[usize::from(!forth)].order.begin(sequence);
             sequence = sequence.wrapping_add(1);
         }
+        self.shared.wanted = segment.wanted;
         if flags & tcp_flag::ACK != 0 {
             let (order, half, mut context) = self.parts(key, !forth, output);
             order.acknowledge(acknowledgement, &mut |piece| half.piece(piece, &mut context));

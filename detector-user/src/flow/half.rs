@@ -268,7 +268,8 @@ impl Half {
     fn step(&mut self, rest: &[u8], untried: bool, context: &mut Context<'_, '_>) -> Progress {
         let chosen = matches!(self.reader, Reader::Undecided);
         if chosen {
-            let choice = choose(context.key.0, context.shared.http(), rest);
+            let shared = &context.shared;
+            let choice = choose(context.key.0, shared.http(), shared.wanted(), rest);
             if choice != Choice::Wait {
                 self.origin.get_or_insert(choice);
             }

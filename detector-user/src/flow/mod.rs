@@ -89,12 +89,13 @@ pub struct Segment<'a> {
     pub wanted: Wanted,
 }
 
-/// Protocols over UDP that are looked for on ports that are not theirs.
+/// Protocols that are looked for on ports that are not theirs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// DNS, also on ports that other protocols have, whose messages may look like it.
     pub dns: bool,
-    /// CoAP, of which two bits say what it is: nobody takes a datagram for it by its bytes alone.
+    /// CoAP: nobody takes a datagram for it by its bytes alone, of which two bits say what it is, nor a
+    /// stream, of which none do.
     pub coap: bool,
 }
 

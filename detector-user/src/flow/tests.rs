@@ -440,3 +440,58 @@ fn coap_and_dns_are_found_on_any_port_where_a_rule_looks_for_them() {
     let dns = Wanted { dns: true, coap: true };
     assert!(matches!(datagram(3000, &query, dns), Some(Fact::Dns(_))));
 }
+
+/// What a stream says whose pieces come one after the other.
+fn stream(port: u16, pieces: &[&[u8]], wanted: Wanted) -> Vec<Fact> {
+    let mut flows = Flows::new(Limits::CAPTURE);
+    let (mut found, mut sequence) = (Vec::new(), 1);
+    for payload in pieces {
+        let segment = Segment {
+            source: end(1, 40_000),
+            destination: end(2, port),
+            transport: Transport::Tcp { sequence, acknowledgement: 0, flags: 0 },
+            payload,
+            length: payload.len() as u32,
+            quoted: false,
+            stamp: Stamp { time_ns: 1, frame: 1 },
+            wanted,
+        };
+        sequence += segment.length;
+        flows.packet(&segment, &mut found);
+    }
+    flows.finish(&mut found);
+    found.into_iter().map(|found| found.fact).collect()
+}
+
+proptest! {
+    #[test]
+    fn coap_and_dns_over_tcp_are_found_on_any_port_where_a_rule_looks_for_them(at in 1..29usize) {
+        let query = b"\0\x1e\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04shop\x07example\0\0\x01\0\x01";
+        // RFC 8323: a CSM, then GET /shop/buy with a token.
+        let get = b"\0\xe1\x91\x01\x07\xb4shop\x03buy\0\xe1\0\xe1\0\xe1\0\xe1\0\xe1\0\xe1\0\xe1\0\xe1";
+        let cut = |bytes: &'static [u8], wanted| {
+            let (first, second) = bytes.split_at(at);
+            stream(7_000, &[first, second], wanted)
+        };
+        let (none, coap) = (Wanted::default(), Wanted { coap: true, dns: false });
+        let (dns, both) = (Wanted { coap: false, dns: true }, Wanted { coap: true, dns: true });
+        prop_assert_eq!((cut(query, none), cut(get, none), cut(get, dns)), (vec![], vec![], vec![]));
+        for wanted in [dns, both] {
+            let facts = cut(query, wanted);
+            let [Fact::Dns(message)] = &facts[..] else { panic!("{facts:?}") };
+            prop_assert_eq!(&message.questions[0].name, "shop.example");
+        }
+        for wanted in [coap, both] {
+            let facts = cut(get, wanted);
+            let coap = |fact: &Fact| matches!(fact, Fact::Coap(get) if get.path == "/shop/buy");
+            prop_assert_eq!(facts.iter().filter(|fact| coap(fact)).count(), 1, "{:?}", facts);
+        }
+    }
+
+    #[test]
+    fn what_is_looked_for_does_not_hide_what_a_stream_says_by_itself(at in 1..30usize) {
+        let wanted = Wanted { coap: true, dns: true };
+        let facts = stream(7_000, &[&REQUEST[..at], &REQUEST[at..]], wanted);
+        prop_assert!(matches!(&facts[..], [Fact::HttpRequest(_)]), "{facts:?}");
+    }
+}

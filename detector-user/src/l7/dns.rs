@@ -10,7 +10,7 @@ use super::fact::{DnsMessage, DnsQuestion};
 use super::{Fact, Step};
 
 /// Header: id, flags, four counts (RFC 1035 section 4.1.1).
-const HEADER: usize = 12;
+pub(crate) const HEADER: usize = 12;
 /// The OPT pseudo-record's type (RFC 6891 section 6.1.1).
 const OPT: u16 = 41;
 /// Of a longer response over TCP (a zone transfer) only so much is read: the questions are in front.

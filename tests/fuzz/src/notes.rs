@@ -123,11 +123,11 @@ pub(crate) fn notes(bytes: &[u8]) {
     let mut pipeline = Pipeline::new(history, uuid::Uuid::nil(), Anywhere);
     let now = Instant::now();
     pipeline.track_changes();
-    let adopted = pipeline.adopt(&input.sessions, now);
+    let adopted = pipeline.adopt(&input.sessions);
     assert!(adopted.ended.len() + adopted.unknown.len() <= input.sessions.len());
-    let mut found = adopted.detections;
     assert!(pipeline.adopt_flows(&input.flows).len() <= input.flows.len());
     pipeline.adopt_judgement(input.judgement);
+    let mut found = Vec::new();
     let mut time = 1_000_000_000;
     for (position, packet) in input.packets.iter().enumerate() {
         time += 1_000_000_000;
@@ -137,6 +137,7 @@ pub(crate) fn notes(bytes: &[u8]) {
             found.extend(pipeline.record(&record, &kernel, now));
         }
     }
+    found.extend(pipeline.end_adopted(u64::MAX, now));
     found.extend(pipeline.tick(time + 3_600_000_000_000, &mut kernel, now));
     let _ = pipeline.changed_sessions(time);
     let _ = pipeline.changed_judgement(time);
