@@ -1,6 +1,6 @@
 //! `detector replay --rules` as a process: the events that the agent would send, from a file.
 
-use std::{fs, net::IpAddr, path::Path, process::Output};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::Path, process::Output};
 
 use serde_json::Value;
 use testbed::{
@@ -118,20 +118,97 @@ fn a_file_that_is_cut_short_counts_up_to_there_and_exits_with_1() {
     assert!(said.contains("capture.pcap: cut short inside frame 3"), "{said}");
 }
 
+/// A rule's row in the summary: matched, outweighed, below its rate, suppressed, refused, detected.
+fn row(output: &Output, rule: &str) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let row = said.lines().find(|line| line.split_whitespace().next() == Some(rule));
+    let row = row.unwrap_or_else(|| panic!("no {rule} in {said}"));
+    row.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
 fn the_summary_counts_matches_wherever_they_were_decided() {
     let directory = tempfile::tempdir().expect("directory");
     let request = http_request("POST", "/buy", "shop.example", "{}");
     let capture = pcap::file(&presses([10, 60, 0, 2], &[&request]));
     let output = replay(directory.path(), &capture, &[]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    let row = |rule: &str| {
-        let row = said.lines().find(|line| line.split_whitespace().next() == Some(rule));
-        row.map(|row| row.split_whitespace().skip(1).collect::<Vec<_>>().join(" "))
-    };
-    assert_eq!(row("buy").as_deref(), Some("1 0 0 1"), "by the packet path: {said}");
-    assert_eq!(row("host").as_deref(), Some("1 0 0 1"), "by user space: {said}");
+    assert_eq!(row(&output, "buy"), "1 0 0 0 0 1", "by the packet path");
+    assert_eq!(row(&output, "host"), "1 0 0 0 0 1", "by user space");
 }
+
+#[test]
+fn the_summary_says_which_matches_a_final_rule_outweighed_or_a_rate_waits_for() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let capture = pcap::file(&presses([10, 60, 0, 2], &[&request, &request]));
+    let more = directory.path().join("more.yaml");
+    fs::write(&more, MORE_RULES).expect("rules");
+    let output = replay(directory.path(), &capture, &["--rules", &more.to_string_lossy()]);
+    assert_eq!(row(&output, "first"), "2 0 0 0 0 2");
+    assert_eq!(row(&output, "host"), "2 2 0 0 0 0", "outweighed");
+    assert_eq!(row(&output, "often"), "2 0 1 0 0 1", "the first is below the rate");
+}
+
+/// To be read beside [`RULES`].
+const MORE_RULES: &str = "apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: often}
+spec:
+  application: shop
+  priority: 2
+  match: {http: {host: shop.example}, rate: {packets: 2, within: 10s}}
+  emit: {type: com.example.often}
+---
+apiVersion: detector.dev/v1alpha1
+kind: Rule
+metadata: {name: first}
+spec:
+  application: shop
+  priority: 1
+  final: true
+  match: {http: {headers: {host: shop.*}}}
+  emit: {type: com.example.first}
+";
+
+#[test]
+fn an_agents_config_says_rules_users_and_where_it_stands() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let mut frames = presses([10, 60, 0, 2], &[&request]);
+    frames.extend(presses([10, 61, 0, 2], &[&request]));
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("rules.yaml"), RULES).expect("rules");
+    fs::write(path("capture.pcap"), pcap::file(&frames)).expect("capture");
+    fs::write(path("config.yaml"), CONFIG).expect("config");
+    let replay = |more: &[&str]| {
+        let mut command = agent::command(None).expect("`cargo xtask build`");
+        command.arg("replay").arg(path("capture.pcap")).arg("--config").arg(path("config.yaml"));
+        let found = events(&command.args(more).output().expect("detector"));
+        let text = |event: &Value, name: &str| event[name].as_str().expect("text").to_owned();
+        let users = found.iter().map(|event| text(event, "ueip"));
+        let sources = found.iter().map(|event| text(event, "source"));
+        (users.collect::<BTreeSet<_>>(), sources.collect::<BTreeSet<_>>())
+    };
+    let only = |text: &str| BTreeSet::from([text.to_owned()]);
+    assert_eq!(replay(&[]), (only("10.60.0.2"), only("/mec/site-7/mec-1/capture")));
+    // What is given beside it goes before it.
+    let given = ["--ue-pool", "10.61.0.0/16", "--site", "edge", "--node", "lab"];
+    assert_eq!(replay(&given), (only("10.61.0.2"), only("/mec/edge/lab/capture")));
+    fs::write(path("other.yaml"), RULES.replace("/buy", "/other")).expect("rules");
+    let other = path("other.yaml");
+    let (users, _) = replay(&["--rules", &other.to_string_lossy()]);
+    assert_eq!(users, only("10.60.0.2"), "other rules, the same users");
+}
+
+const CONFIG: &str = "apiVersion: detector.dev/v1alpha1
+kind: Config
+spec:
+  site: site-7
+  node: mec-1
+  devices: [{name: n6}]
+  uePools: [{name: phones, cidr: 10.60.0.0/16}]
+  rules: [rules.yaml]
+";
 
 #[test]
 fn users_outside_the_pools_are_none() {

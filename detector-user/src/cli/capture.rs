@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// Watch a device without eBPF: the same events, at a higher cost
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["facts", "rules"]))]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["facts", "rules", "config"]))]
 #[command(after_help = "\
 For a machine that cannot load eBPF programs. Packets of both directions, IPv4 and IPv6, are read
 by an AF_PACKET socket, which takes CAP_NET_RAW only, and judged by the code that the kernel
@@ -63,7 +63,7 @@ pub struct CaptureArgs {
     #[arg(long)]
     promiscuous: bool,
     /// Print every fact that the packets say; needs no rules
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rules")]
     facts: bool,
     #[command(flatten)]
     events: EventArgs,
@@ -74,10 +74,11 @@ pub struct CaptureArgs {
 /// # Errors
 /// When standard output cannot be written.
 pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
-    let rules = match args.facts {
+    let node = Environment::of_process().hostname.unwrap_or_else(|| "capture".to_owned());
+    let trial = match args.facts {
         true => None,
-        false => match args.events.load()? {
-            Some(set) => Some(set),
+        false => match args.events.load(&node)? {
+            Some(trial) => Some(trial),
             None => return Ok(ExitCode::from(CANNOT)),
         },
     };
@@ -91,12 +92,11 @@ pub fn run(args: &CaptureArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(CANNOT));
         }
     };
-    let Some(set) = rules else { return print_facts(device, &stop) };
+    let Some(trial) = trial else { return print_facts(device, &stop) };
     let ifindex = devices.iter().find(|one| one.name == args.device).map_or(0, |one| one.index);
-    let path = SoftwarePath::new(set, &args.events.ue_pool, boot_id(), LiveOutside::default())?;
+    let path = SoftwarePath::new(trial.set, &trial.ue_pools, boot_id(), LiveOutside::default())?;
     let patience = Patience::Until(stop.clone());
-    let node = Environment::of_process().hostname.unwrap_or_else(|| "capture".to_owned());
-    let output = EventOutput::open(&args.events, &node, runtime.handle(), patience)?;
+    let output = EventOutput::open(&args.events, trial.identity, runtime.handle(), patience)?;
     let mut judging = Judging { path, output, ifindex, link: device.link(), unread: 0 };
     let (ended, counts) = read(device, &stop, &mut judging);
     let code = judging.report(&args.device, counts, ended)?;

@@ -15,13 +15,15 @@ use thiserror::Error;
 use tokio::{runtime::Handle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::rules::config_of_rules;
 use crate::{
     cloudevent::{self, Identity, Overrides, Sampler},
+    config::Config,
     deliver::{self, Delivery, HttpSettings, Lane, Outcome, Outgoing, RuleHandle, Settled, Target},
     detection::Detection,
     metrics::Metrics,
     replay::output::{Format, write_event, write_head},
-    rules::{self, model::RuleSet},
+    rules::{self, file::RulesError, model::RuleSet},
 };
 
 /// Some events were not delivered.
@@ -38,40 +40,71 @@ pub(super) struct EventArgs {
     /// A rules file or directory to try on the packets; may be given several times
     #[arg(long, value_name = "PATH")]
     pub(super) rules: Vec<PathBuf>,
-    /// Users' addresses, as `uePools` in the config; without, every peer of an application is a user
-    #[arg(long, value_name = "CIDR", requires = "rules", conflicts_with = "facts")]
-    pub(super) ue_pool: Vec<IpNet>,
+    /// An agent's config: its rules (unless --rules are given), UE pools, site and node; events go
+    /// to --sink all the same
+    #[arg(long, value_name = "FILE", conflicts_with = "facts")]
+    pub(super) config: Option<PathBuf>,
+    /// Users' addresses, as `uePools` in the config; without either, every peer of an application is a
+    /// user
+    #[arg(long, value_name = "CIDR", conflicts_with = "facts")]
+    ue_pool: Vec<IpNet>,
     /// Where events go: stdout, an http:// or https:// URL (one POST each, in binary mode, tried
     /// again as the agent does), or file:PATH
-    #[arg(
-        long,
-        default_value = "stdout",
-        value_name = "SINK",
-        requires = "rules",
-        conflicts_with = "facts"
-    )]
+    #[arg(long, default_value = "stdout", value_name = "SINK", conflicts_with = "facts")]
     sink: Target,
     /// How events are written to stdout
-    #[arg(long, value_enum, default_value_t, requires = "rules", conflicts_with = "facts")]
+    #[arg(long, value_enum, default_value_t, conflicts_with = "facts")]
     format: Format,
-    /// The site in the events' `source`
-    #[arg(long, default_value = "edge", requires = "rules", conflicts_with = "facts")]
-    site: String,
-    /// The node in the events' `source`; without, the host's name for `capture`, "replay" for `replay`
-    #[arg(long, requires = "rules", conflicts_with = "facts")]
+    /// The site in the events' `source`; without, the config's, else "edge"
+    #[arg(long, conflicts_with = "facts")]
+    site: Option<String>,
+    /// The node in the events' `source`; without, the config's, else the host's name for `capture`,
+    /// "replay" for `replay`
+    #[arg(long, conflicts_with = "facts")]
     node: Option<String>,
 }
 
+/// The rules that are to be tried, for whom, and what goes into the events' `source`.
+pub(super) struct Trial {
+    pub(super) set: RuleSet,
+    pub(super) ue_pools: Vec<IpNet>,
+    pub(super) identity: Identity,
+}
+
 impl EventArgs {
-    /// The rules; `None` if they were refused, which has been said.
-    pub(super) fn load(&self) -> io::Result<Option<RuleSet>> {
-        match rules::file::load_untrusted(&self.rules, &[]) {
-            Ok(checked) => Ok(Some(checked.set)),
+    /// What the arguments come to, `node` being the default; `None` if rules or config were refused,
+    /// which has been said.
+    pub(super) fn load(&self, node: &str) -> io::Result<Option<Trial>> {
+        match self.trial(node) {
+            Ok(trial) => Ok(Some(trial)),
             Err(problems) => {
                 writeln!(stderr(), "{problems}")?;
                 Ok(None)
             }
         }
+    }
+
+    /// What is given beside the config goes before it.
+    fn trial(&self, node: &str) -> Result<Trial, RulesError> {
+        let config = self.config.as_deref().map(config_of_rules).transpose()?;
+        let config = config.as_ref();
+        let pools = |config: &Config| config.ue_pools.iter().map(|pool| pool.cidr).collect();
+        let ue_pools = match self.ue_pool.as_slice() {
+            [] => config.map_or_else(Vec::new, pools),
+            given => given.to_vec(),
+        };
+        let rules = match self.rules.as_slice() {
+            [] => config.map_or(&[][..], |config| &config.rules),
+            given => given,
+        };
+        let set = rules::file::load_untrusted(rules, &ue_pools)?.set;
+        let site = self.site.clone().or_else(|| Some(config?.site.clone()));
+        let own = self.node.clone().or_else(|| Some(config?.node.clone()));
+        let identity = Identity {
+            site: site.unwrap_or_else(|| "edge".to_owned()),
+            node: own.unwrap_or_else(|| node.to_owned()),
+        };
+        Ok(Trial { set, ue_pools, identity })
     }
 }
 
@@ -143,18 +176,16 @@ impl Ended {
 }
 
 impl EventOutput {
-    /// Opens the sink. `node` is the default.
+    /// Opens the sink.
     ///
     /// # Errors
     /// When it cannot be opened, or standard output cannot be written.
     pub(super) fn open(
         args: &EventArgs,
-        node: &str,
+        identity: Identity,
         runtime: &Handle,
         patience: Patience,
     ) -> anyhow::Result<Self> {
-        let node = args.node.as_deref().unwrap_or(node).to_owned();
-        let identity = Identity { site: args.site.clone(), node };
         let way = match &args.sink {
             Target::Stdout => {
                 let mut out = BufWriter::with_capacity(1 << 16, stdout().lock());

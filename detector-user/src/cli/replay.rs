@@ -24,7 +24,7 @@ const UNREADABLE: u8 = 1;
 
 /// Read capture files as the agent reads packets
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").required(true).args(["facts", "rules"]))]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["facts", "rules", "config"]))]
 #[command(after_help = "\
 With --rules, the events that `detector run` would send, one CloudEvent a line (--format table:
 columns for people), and at the end, on standard error, what became of the packets. The clock is
@@ -49,12 +49,12 @@ pub struct ReplayArgs {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Print every fact that the packets say; needs no rules
-    #[arg(long)]
+    #[arg(long, conflicts_with = "rules")]
     facts: bool,
     #[command(flatten)]
     events: EventArgs,
     /// The device in the events' `source`
-    #[arg(long, default_value = "capture", requires = "rules", conflicts_with = "facts")]
+    #[arg(long, default_value = "capture", conflicts_with = "facts")]
     #[arg(help_heading = "With rules")]
     device: String,
 }

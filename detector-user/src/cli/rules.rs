@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Write, stderr, stdout},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -125,15 +125,20 @@ fn check(asked: &Asked, out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Res
 
 fn load(asked: &Asked) -> Result<Checked, RulesError> {
     let Some(path) = &asked.config else { return load_untrusted(&asked.files, &[]) };
-    let mut environment = Environment::of_process();
-    // Where events go is no matter here.
-    environment.variables.entry("K_SINK".to_owned()).or_insert("http://localhost/".to_owned());
-    let config = Config::load(path, &environment)?;
+    let config = config_of_rules(path)?;
     let pools: Vec<IpNet> = config.ue_pools.iter().map(|pool| pool.cidr).collect();
     match asked.files.as_slice() {
         [] => load_untrusted(&config.rules, &pools),
         files => load_untrusted(files, &pools),
     }
+}
+
+/// An agent's config, where only its rules and whom they are for are of interest.
+pub(super) fn config_of_rules(path: &Path) -> Result<Config, RulesError> {
+    let mut environment = Environment::of_process();
+    // Where events go is no matter here.
+    environment.variables.entry("K_SINK".to_owned()).or_insert("http://localhost/".to_owned());
+    Config::load(path, &environment)
 }
 
 fn counted(count: usize, what: &str) -> String {

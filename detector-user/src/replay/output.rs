@@ -84,7 +84,8 @@ pub fn summary(counts: &Counts) -> String {
     for (what, count) in forgotten.into_iter().filter(|(_, count)| *count != 0) {
         packets.add_row([what.to_owned(), count.to_string()]);
     }
-    let mut rules = table(["rule", "matched", "suppressed", "refused", "detected"]);
+    let mut rules =
+        table(["rule", "matched", "outweighed", "below rate", "suppressed", "refused", "detected"]);
     for (name, kernel) in &counts.rules {
         let refused = counts.pipeline.refused.iter().filter(|((rule, _), _)| rule == name);
         let refused: u64 = refused.map(|(_, count)| count).sum();
@@ -98,6 +99,8 @@ pub fn summary(counts: &Counts) -> String {
         rules.add_row([
             name.clone(),
             (of(RuleCounter::Matched) + deep(&pipeline.deep.matched)).to_string(),
+            deep(&pipeline.deep.outweighed).to_string(),
+            deep(&pipeline.deep.below_rate).to_string(),
             (of(RuleCounter::Suppressed) + deep(&pipeline.deep.suppressed)).to_string(),
             refused.to_string(),
             detected.to_string(),

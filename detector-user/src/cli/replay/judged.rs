@@ -23,12 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Judges the files one after the other, as one run of packets.
 pub(super) fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
-    let Some(set) = args.events.load()? else { return Ok(ExitCode::from(REFUSED)) };
+    let Some(trial) = args.events.load("replay")? else { return Ok(ExitCode::from(REFUSED)) };
     let outside = FileOutside::new(&args.device);
-    let path = SoftwarePath::new(set, &args.events.ue_pool, FILE_SEED, outside)?;
+    let path = SoftwarePath::new(trial.set, &trial.ue_pools, FILE_SEED, outside)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let patience = Patience::For(PATIENCE);
-    let output = EventOutput::open(&args.events, "replay", runtime.handle(), patience)?;
+    let output = EventOutput::open(&args.events, trial.identity, runtime.handle(), patience)?;
     let mut judging = Judging { path, output, unread: 0, unreadable: false, now: Instant::now() };
     match judging.files(&args.files) {
         Err(error) if error.is_broken_pipe() => return Ok(ExitCode::SUCCESS),
