@@ -495,3 +495,50 @@ proptest! {
         prop_assert!(matches!(&facts[..], [Fact::HttpRequest(_)]), "{facts:?}");
     }
 }
+
+#[test]
+fn what_looks_like_dns_on_the_ports_of_mdns_llmnr_netbios_and_ssdp_is_left_alone() {
+    let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04shop\x07example\0\0\x01\0\x01";
+    let none = Wanted::default();
+    assert!(matches!(datagram(7_000, query, none), Some(Fact::Dns(_))));
+    for port in [5353, 5355, 137, 1900] {
+        assert_eq!(datagram(port, query, none), None, "{port}");
+    }
+}
+
+/// A ClientHello, two MQTT packets and two DNS messages, with the ports that they are on.
+fn streams() -> [(u16, Vec<u8>); 3] {
+    let hello = include_bytes!("../../../tests/fuzz/seeds/tls/hello");
+    // What stands before it says how the fuzzer cuts it.
+    let hello = hello[1 + 2 * usize::from(hello[0])..].to_vec();
+    let mqtt = b"\x10\x10\0\x04MQTT\x04\x02\0\x3c\0\x04abcd\x30\x0c\0\x05a/b/chello".to_vec();
+    let query = b"\0\x1e\0\x01\x01\0\0\x01\0\0\0\0\0\0\x04shop\x07example\0\0\x01\0\x01";
+    [(8443, hello), (1883, mqtt), (53, [query, &query[..]].concat())]
+}
+
+proptest! {
+    #[test]
+    fn tls_mqtt_and_dns_say_the_same_in_any_split_and_order_and_sent_again(
+        which in 0..3usize,
+        cuts in proptest::collection::btree_set(1..200usize, 0..12),
+        order in any::<u64>(),
+    ) {
+        let (port, bytes) = &streams()[which];
+        let mut at: Vec<_> = cuts.into_iter().filter(|cut| *cut < bytes.len()).collect();
+        at.extend([0, bytes.len()]);
+        at.sort_unstable();
+        let mut pieces: Vec<_> = at.windows(2).map(|pair| (pair[0], &bytes[pair[0]..pair[1]])).collect();
+        fastrand::Rng::with_seed(order).shuffle(&mut pieces);
+        pieces.push(pieces[0]);
+        let facts = |pieces: &[(usize, &[u8])]| {
+            let mut wire = Wire::to_port(*port);
+            wire.packet(true, 0, None, tcp_flag::SYN, b"", 0);
+            pieces.iter().for_each(|(at, piece)| wire.up(1 + *at as u32, piece));
+            wire.flows.finish(&mut wire.facts);
+            wire.facts.into_iter().map(|found| found.fact).collect::<Vec<_>>()
+        };
+        let whole = facts(&[(0, bytes)]);
+        prop_assert_eq!(whole.len(), [1, 2, 2][which]);
+        prop_assert_eq!(facts(&pieces), whole);
+    }
+}

@@ -84,12 +84,15 @@ fn flow() {
     let download = |name| {
         let mut capture = Capture::default();
         let mut connection = Connection::open(&mut capture, 40_000, (SHOP6, 443));
-        connection.up(&hello::tls(name, &[])).down(&[23; 5_000]).close();
+        connection.up(&hello::tls(name, &[])).down(&[23; 5_000]).wait(3);
+        connection.close();
         capture.events(&["download-over"])
     };
     let events = download("cdn.arshop.example");
     assert_eq!(events[0]["data"]["name"], "cdn.arshop.example", "{events:?}");
     assert!(events[0]["data"]["bytes"].as_u64() > Some(5_000), "{events:?}");
+    let took = events[0]["data"]["ms"].as_u64().expect("a number");
+    assert!((3_000..3_100).contains(&took), "{events:?}");
     assert!(download("www.arshop.example").is_empty());
 }
 
