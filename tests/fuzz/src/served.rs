@@ -10,8 +10,9 @@ use std::{
 };
 
 use detector_user::{
-    admin::{Admin, Readiness, socket::ControlSocket},
+    admin::{Admin, Readiness, StatusProvider, socket::ControlSocket},
     broker::{Broker, Config, Reporter, Timeouts, manifest::Manifests, topology::Topology},
+    cpu_budget::CpuBudget,
     metrics::Metrics,
 };
 use tokio::runtime::Runtime;
@@ -42,11 +43,9 @@ async fn serve_control_socket() -> PathBuf {
     let directory = std::env::temp_dir().join(format!("detector-fuzz-{}", std::process::id()));
     let path = directory.join("detector.sock");
     let listener = ControlSocket::bind(&path).expect("a socket").listen().expect("a runtime");
-    let admin = Admin {
-        metrics: Metrics::new(),
-        readiness: Readiness::requiring(["rules"]),
-        status: Arc::new(|| serde_json::json!({"sessions": 3})),
-    };
+    let status: StatusProvider = Arc::new(|| serde_json::json!({"sessions": 3}));
+    let readiness = Readiness::requiring(["rules"]);
+    let admin = Admin::new(Metrics::new(), readiness, status, CpuBudget::default());
     admin.start(listener, CancellationToken::new());
     path
 }
