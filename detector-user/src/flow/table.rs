@@ -10,6 +10,9 @@ use super::Endpoint;
 
 /// Of so many entries the one that was unused longest gives way.
 const LOOKED_AT: usize = 16;
+/// With each entry that begins, so many are asked whether they were silent for too long: enough that
+/// there are never twice as many as need be.
+const SWEPT: usize = 4;
 
 /// Both ends of a flow, the lower one first, so that both directions find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub(super) struct Table<V> {
     /// that in which they came, whatever the seed.
     flows: IndexMap<Key, Entry<V>, RandomState>,
     hand: usize,
+    /// Where the next one is asked.
+    broom: usize,
     /// Entries that gave way.
     pub(super) evicted: u64,
 }
@@ -61,7 +66,14 @@ struct Entry<V> {
 
 impl<V: Remembered> Table<V> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit: limit.max(1), kept: 0, flows: IndexMap::default(), hand: 0, evicted: 0 }
+        Self {
+            limit: limit.max(1),
+            kept: 0,
+            flows: IndexMap::default(),
+            hand: 0,
+            broom: 0,
+            evicted: 0,
+        }
     }
 
     /// Whether a flow is in the middle of a message.
@@ -81,7 +93,7 @@ impl<V: Remembered> Table<V> {
     ) -> Option<R> {
         let place = match self.flows.get_index_of(&key) {
             Some(place) => place,
-            None if may_begin => self.insert(key, now_ns),
+            None if may_begin => self.insert(key, now_ns, idle_ns),
             None => return None,
         };
         let entry = &mut self.flows[place];
@@ -95,11 +107,27 @@ impl<V: Remembered> Table<V> {
         Some(result)
     }
 
-    fn insert(&mut self, key: Key, now_ns: u64) -> usize {
+    fn insert(&mut self, key: Key, now_ns: u64, idle_ns: u64) -> usize {
+        self.sweep(now_ns, idle_ns);
         if self.flows.len() >= self.limit {
             self.evict();
         }
         self.flows.insert_full(key, Entry { last_ns: now_ns, kept: 0, value: V::begin(&key) }).0
+    }
+
+    /// Takes out what would begin anew at its next packet. It costs nobody anything, and is not counted.
+    fn sweep(&mut self, now_ns: u64, idle_ns: u64) {
+        for _ in 0..SWEPT {
+            let Some((_, entry)) = self.flows.get_index(self.broom) else {
+                self.broom = 0;
+                continue;
+            };
+            if now_ns.saturating_sub(entry.last_ns) <= idle_ns {
+                self.broom += 1;
+            } else if let Some((_, gone)) = self.flows.swap_remove_index(self.broom) {
+                self.kept -= gone.kept;
+            }
+        }
     }
 
     /// Takes out what was unused for long until no more bytes are kept than these.

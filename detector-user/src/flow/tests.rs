@@ -348,6 +348,30 @@ fn too_many_waiting_bytes_evict_flows() {
     assert_eq!(wire.flows.connections.kept(), 0);
 }
 
+/// However many connections there were: only those of the last minute are remembered.
+#[test]
+fn flows_that_were_silent_for_too_long_are_forgotten_as_others_begin() {
+    let mut flows = Flows::new(Limits::LIVE);
+    let mut most = 0;
+    for number in 0..10_000_u32 {
+        let segment = Segment {
+            source: end(1, (number % 50_000) as u16),
+            destination: end(2, 80),
+            transport: Transport::Tcp { sequence: 1, acknowledgement: 0, flags: 0 },
+            payload: b"GET /a",
+            length: 6,
+            quoted: false,
+            stamp: Stamp { time_ns: u64::from(number) * 1_000_000_000, frame: number.into() },
+            wanted: Wanted::default(),
+        };
+        flows.packet(&segment, &mut Vec::new());
+        most = most.max(flows.connections.len());
+    }
+    assert!((60..=122).contains(&most), "{most} flows, one a second");
+    assert_eq!(flows.connections.kept(), 6 * flows.connections.len());
+    assert_eq!(flows.counts().evicted, 0);
+}
+
 #[test]
 fn bytes_that_waited_in_a_flow_that_gave_way_or_began_anew_wait_no_more() {
     let mut flows = Flows::new(Limits { flows: 1, ..Limits::LIVE });
