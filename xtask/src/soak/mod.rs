@@ -47,8 +47,9 @@ const ROW: Duration = Duration::from_secs(10);
 /// The sink is away for so long, once in each [`OUTAGE_EVERY`].
 const OUTAGE: Duration = Duration::from_secs(3);
 const OUTAGE_EVERY: Duration = Duration::from_secs(30);
-/// Rules are read again.
-const RELOAD_EVERY: Duration = Duration::from_secs(15);
+/// Rules are read again. The agent keeps those of some reloads, for records that still name them: it has
+/// them all before a third of five minutes is over.
+const RELOAD_EVERY: Duration = Duration::from_secs(5);
 /// How long the last events may take once the users have stopped.
 const SETTLE: Duration = Duration::from_secs(30);
 
@@ -111,7 +112,9 @@ fn watch(args: &Args, agent: &mut Agent<'_>, sink: &mut Sink<'_>) -> Result<Samp
             reload += RELOAD_EVERY;
         }
         if now >= row {
-            samples.take(now, &Sample::of(agent.pid())?, delivered(agent)?);
+            let shown = metrics(agent)?;
+            let events = delivered(&shown)?;
+            samples.take(now, &Sample::of(agent.pid(), allocated(&shown)?, events)?);
             row += ROW;
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -122,7 +125,7 @@ fn watch(args: &Args, agent: &mut Agent<'_>, sink: &mut Sink<'_>) -> Result<Samp
 fn settle(agent: &Agent<'_>, actions: u64) -> Result<u64> {
     let deadline = Instant::now() + SETTLE;
     loop {
-        let delivered = delivered(agent)?;
+        let delivered = delivered(&metrics(agent)?)?;
         if delivered >= actions || Instant::now() > deadline {
             return Ok(delivered);
         }
@@ -130,16 +133,26 @@ fn settle(agent: &Agent<'_>, actions: u64) -> Result<u64> {
     }
 }
 
-/// Events of the rule that the sink has taken.
-fn delivered(agent: &Agent<'_>) -> Result<u64> {
+fn metrics(agent: &Agent<'_>) -> Result<String> {
     let answer = agent.admin_get("/metrics")?;
-    let text = String::from_utf8_lossy(&answer.body);
+    Ok(String::from_utf8(answer.body)?)
+}
+
+/// Bytes on the heap.
+fn allocated(metrics: &str) -> Result<u64> {
+    let value =
+        metrics.lines().find_map(|line| line.strip_prefix("detector_heap_allocated_bytes "));
+    value.context("/metrics has no detector_heap_allocated_bytes")?.parse().context("no number")
+}
+
+/// Events of the rule that the sink has taken.
+fn delivered(metrics: &str) -> Result<u64> {
     let of_rule = |line: &&str| {
         line.starts_with("detector_delivery_events_total{")
             && line.contains("rule=\"buy\"")
             && line.contains("outcome=\"delivered\"")
     };
-    let value = text.lines().find(of_rule).and_then(|line| line.rsplit(' ').next());
+    let value = metrics.lines().find(of_rule).and_then(|line| line.rsplit(' ').next());
     value.map_or(Ok(0), |value| value.parse().context("a metric that is no number"))
 }
 
