@@ -238,8 +238,9 @@ mod tests {
         let (mut admin, mut delivery) = (Duration::ZERO, Duration::ZERO);
         for step in 1..=10_000 {
             let now = begun + step * MS;
+            // An answer takes ten times as long as an attempt, and is asked for first.
             if now >= admin_until {
-                admin += MS;
+                admin += 10 * MS;
                 admin_until = now + accounts.admin(now, admin + delivery, admin);
             }
             // Half of a core, if it may.
