@@ -157,7 +157,7 @@ impl SessionTable {
         if not_older || has_ended {
             return None;
         }
-        let deadline = start_ns + nanos(application.session.idle);
+        let deadline = start_ns.saturating_add(nanos(application.session.idle));
         let session = OpenSession {
             id: self.id(record.flow.ue_ip, &application, start_ns),
             application,
@@ -192,7 +192,7 @@ impl SessionTable {
         let Some(session) = self.get_mut(key, start_ns) else { return };
         session.quiet = true;
         let open_until = session.deadline;
-        let deadline = now_ns + nanos(session.application.session.linger);
+        let deadline = now_ns.saturating_add(nanos(session.application.session.linger));
         // A look that comes earlier finds the session quiet, and looks again when it must.
         if deadline < open_until {
             self.schedule(key, start_ns, deadline);
@@ -329,7 +329,7 @@ impl SessionTable {
         } else {
             (policy.idle, SessionEndReason::Idle)
         };
-        let deadline = state.last_ns.max(state.start_ns) + nanos(wait);
+        let deadline = state.last_ns.max(state.start_ns).saturating_add(nanos(wait));
         if deadline > now_ns {
             self.schedule(key, start_ns, deadline);
             return None;

@@ -68,7 +68,7 @@ impl FlowWatch<SeenAt> {
             Watched { context, finished, silences, reported, deadline: 0, ends: true, noted: true };
         self.watched.push(*key, watched);
         if let Some(after) = next {
-            self.schedule(key, note.time_ns + nanos(after));
+            self.schedule(key, note.time_ns.saturating_add(nanos(after)));
         }
         true
     }

@@ -72,7 +72,7 @@ impl Sums {
             return;
         }
         let since_ns = now_ns - now_ns % step_ns;
-        let due_ns = since_ns + step_ns;
+        let due_ns = since_ns.saturating_add(step_ns);
         self.looks.insert(of, Look { start_ns, counted, since_ns, quiet: 0, due_ns });
         self.schedule(of, due_ns);
     }

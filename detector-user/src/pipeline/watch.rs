@@ -255,7 +255,7 @@ impl<C: Clone> FlowWatch<C> {
             self.note_change(&key);
         }
         if let Some(first) = silences.first() {
-            self.schedule(&key, record.time_ns + nanos(*first));
+            self.schedule(&key, record.time_ns.saturating_add(nanos(*first)));
         }
     }
 
@@ -301,7 +301,7 @@ impl<C: Clone> FlowWatch<C> {
         };
         let watched = self.watched.peek_mut(key)?;
         let after = *watched.silences.get(watched.reported)?;
-        let due = snapshot.last_ns + nanos(after);
+        let due = snapshot.last_ns.saturating_add(nanos(after));
         if due > now_ns {
             self.schedule(key, due);
             return None;
@@ -315,7 +315,7 @@ impl<C: Clone> FlowWatch<C> {
         let next = watched.silences.get(watched.reported).copied();
         self.note_told(key, before);
         match next {
-            Some(next) => self.schedule(key, snapshot.last_ns + nanos(next)),
+            Some(next) => self.schedule(key, snapshot.last_ns.saturating_add(nanos(next))),
             None => {
                 self.watched.pop(key);
             }
