@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt as _,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,11 @@ pub enum Output {
 /// Called with every line, on the thread that reads it.
 type Follow = dyn Fn(Output, &str) + Send + Sync;
 
+/// How long after its end what a program still printed is waited for. Only a child of its own that
+/// lives on with the same output makes this pass.
+const LAST_LINES: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
+
 #[derive(Default)]
 struct Lines {
     lines: Mutex<Vec<(Output, String)>>,
@@ -39,6 +45,8 @@ pub struct Process {
     name: String,
     child: Child,
     lines: Arc<Lines>,
+    /// Each reads one output to its end.
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -70,7 +78,7 @@ impl Process {
         let lines = Arc::new(Lines::default());
         let follow: Arc<Follow> = Arc::new(follow);
         let outputs = (child.stdout.take(), child.stderr.take());
-        let process = Self { name: name.to_owned(), child, lines };
+        let mut process = Self { name: name.to_owned(), child, lines, readers: Vec::new() };
         if let (Some(stdout), Some(stderr)) = outputs {
             process.read(Output::Stdout, stdout, &follow)?;
             process.read(Output::Stderr, stderr, &follow)?;
@@ -79,19 +87,20 @@ impl Process {
     }
 
     fn read(
-        &self,
+        &mut self,
         output: Output,
         pipe: impl Read + Send + 'static,
         follow: &Arc<Follow>,
     ) -> Result<()> {
         let (lines, follow) = (Arc::clone(&self.lines), Arc::clone(follow));
-        std::thread::Builder::new().name(self.name.clone()).spawn(move || {
+        let reader = std::thread::Builder::new().name(self.name.clone()).spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(|line| line.ok()) {
                 follow(output, &line);
                 lines.lines.lock().unwrap_or_else(PoisonError::into_inner).push((output, line));
                 lines.more.notify_all();
             }
         })?;
+        self.readers.push(reader);
         Ok(())
     }
 
@@ -144,17 +153,25 @@ impl Process {
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it printed is read.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
+                self.read_last_lines();
                 return Ok(status);
             }
             if begun.elapsed() >= limit {
                 bail!("{} did not end within {limit:?}\n{}", self.name, self.tail());
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn read_last_lines(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < LAST_LINES && !self.readers.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(LOOK);
         }
     }
 
