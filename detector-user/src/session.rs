@@ -5,6 +5,8 @@
 //! last packet passed. If that was long enough ago the session has ended, else the deadline moves.
 
 mod ended;
+mod ending;
+mod leaving;
 mod notes;
 
 use std::{
@@ -18,22 +20,21 @@ use std::{
 use detector_common::state::{SessionKey, SessionSnapshot};
 use uuid::Uuid;
 
-use ended::{EndedBefore, EndedLately};
+use ended::EndedLately;
+use leaving::Leaving;
+pub use leaving::ReadUpTo;
 use notes::Changes;
+pub use notes::SessionChanges;
 
 use crate::{
     decode::Record,
-    detection::{Flow, SessionEnd, SessionEndReason, Tunnel},
+    detection::{Flow, SessionEnd, Tunnel},
     rules::{
         compile::{address, stable_id},
         model::Application,
     },
-    source::session_map::Sessions,
 };
 
-/// So many times as many sessions may be open as the packet path has room for: those that it has
-/// forgotten wait here for their deadline.
-const FORGOTTEN_TOO: usize = 2;
 /// Deadlines that no longer count are swept when there are so many, and more than those that do.
 const STALE_DEADLINES: usize = 1_024;
 
@@ -93,7 +94,9 @@ pub struct SessionTable {
     seed: Uuid,
     open: HashMap<SessionKey, OpenSession>,
     ended: EndedLately,
-    ended_before: EndedBefore,
+    leaving: Leaving,
+    /// Up to where in the ring another agent had read.
+    read_before: u64,
     /// What changed since it was asked for; only if somebody asks.
     changed: Option<Changes>,
     /// Where the record stands that is being read.
@@ -109,7 +112,8 @@ impl SessionTable {
             seed,
             open: HashMap::new(),
             ended: EndedLately::default(),
-            ended_before: EndedBefore::default(),
+            leaving: Leaving::default(),
+            read_before: 0,
             changed: None,
             position: 0,
             deadlines: BinaryHeap::new(),
@@ -142,21 +146,22 @@ impl SessionTable {
     }
 
     /// Opens the record's session, unless it is open or has ended: a packet that passed while the
-    /// session was taken out of the kernel's table still says that it belongs to it. Gives the one
-    /// that was open before under the same key: the kernel has forgotten it.
+    /// session was taken out of the kernel's table still says that it belongs to it. Gives those
+    /// that were there before under the same key: that one has begun says that they are over.
     pub fn open(
         &mut self,
         record: &Record<'_>,
         start_ns: u64,
         application: Arc<Application>,
-    ) -> Option<EndedSession> {
+    ) -> Vec<EndedSession> {
         let key = record.session;
         let not_older = self.open.get(&key).is_some_and(|open| start_ns <= open.start_ns);
         let has_ended = self.ended.since(&key).is_some_and(|last| start_ns <= last)
-            || self.ended_before.get(&key, start_ns).is_some();
+            || self.leaving.get(&key, start_ns).is_some();
         if not_older || has_ended {
-            return None;
+            return Vec::new();
         }
+        let mut before = self.left_before(&key);
         let deadline = start_ns.saturating_add(nanos(application.session.idle));
         let session = OpenSession {
             id: self.id(record.flow.ue_ip, &application, start_ns),
@@ -173,12 +178,11 @@ impl SessionTable {
             opened_at: self.position,
             adopted_at: None,
         };
-        let before = self.open.insert(key, session);
+        // The kernel has forgotten it.
+        before.extend(self.open.insert(key, session).map(|forgotten| self.forget(&key, forgotten)));
         self.note_change(&key, start_ns);
         self.schedule(&key, start_ns, deadline);
-        let before = before?;
-        let seen = before.seen;
-        Some(self.finish(&key, before, &seen, SessionEndReason::Evicted))
+        before
     }
 
     /// The id of a session, open or not.
@@ -203,8 +207,10 @@ impl SessionTable {
     /// A rule matched a packet of the session.
     pub fn detected(&mut self, key: &SessionKey, start_ns: u64) {
         let position = self.position;
-        let counts = |open: &&mut OpenSession| open.adopted_at.is_none_or(|it| position >= it);
-        if let Some(session) = self.get_mut(key, start_ns).filter(counts) {
+        let open = self.open.get_mut(key).filter(|session| session.start_ns == start_ns);
+        let counts =
+            |it: &&mut OpenSession| it.adopted_at.is_none_or(|adopted| position >= adopted);
+        if let Some(session) = open.or(self.leaving.get_mut(key, start_ns)).filter(counts) {
             session.detections += 1;
             self.note_change(key, start_ns);
         }
@@ -212,132 +218,8 @@ impl SessionTable {
 
     fn note_change(&mut self, key: &SessionKey, start_ns: u64) {
         if let Some(changed) = self.changed.as_mut() {
-            changed.open(*key, start_ns);
+            changed.going(*key, start_ns);
         }
-    }
-
-    /// A session that is no longer in the table has ended.
-    fn finish(
-        &mut self,
-        key: &SessionKey,
-        session: OpenSession,
-        state: &SessionSnapshot,
-        reason: SessionEndReason,
-    ) -> EndedSession {
-        let ended = ended(session, state, reason);
-        if let Some(changed) = self.changed.as_mut() {
-            changed.ended(*key, &ended);
-        }
-        ended
-    }
-
-    /// Looks at the sessions whose deadline has come; gives those that have ended. Where too many are
-    /// open, those whose deadline comes next have.
-    pub fn expire(&mut self, now_ns: u64, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
-        let mut all = self.evict_to(FORGOTTEN_TOO * kernel.room(), kernel);
-        while let Some(Reverse((deadline, start_ns, key))) = self.deadlines.peek().copied() {
-            if deadline > now_ns {
-                break;
-            }
-            self.deadlines.pop();
-            let key: SessionKey = zerocopy::transmute!(key);
-            if self.get_mut(&key, start_ns).is_none_or(|session| session.deadline != deadline) {
-                continue;
-            }
-            all.extend(self.check(&key, start_ns, now_ns, kernel));
-        }
-        all
-    }
-
-    /// Ends those whose deadline comes next, one in eight, as memory is short.
-    pub fn give_way(&mut self, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
-        let most = self.open.len() * 7 / 8;
-        let ended = self.evict_to(most, kernel);
-        self.open.shrink_to(2 * most);
-        self.deadlines.shrink_to(2 * most);
-        ended
-    }
-
-    fn evict_to(&mut self, most: usize, kernel: &mut dyn Sessions) -> Vec<EndedSession> {
-        let mut all = Vec::new();
-        while self.open.len() > most
-            && let Some(Reverse((deadline, start_ns, key))) = self.deadlines.pop()
-        {
-            all.extend(self.evict(&zerocopy::transmute!(key), start_ns, deadline, kernel));
-        }
-        all
-    }
-
-    fn evict(
-        &mut self,
-        key: &SessionKey,
-        start_ns: u64,
-        deadline: u64,
-        kernel: &mut dyn Sessions,
-    ) -> Option<EndedSession> {
-        self.get_mut(key, start_ns).filter(|session| session.deadline == deadline)?;
-        let session = self.open.remove(key)?;
-        self.ended.note(*key, start_ns);
-        let state = current(&session, kernel.get(key)).unwrap_or(session.seen);
-        kernel.remove(key);
-        Some(self.finish(key, session, &state, SessionEndReason::Evicted))
-    }
-
-    /// Ends every session whose application `gone` says is no longer watched, or all of them.
-    pub fn end_all(
-        &mut self,
-        gone: impl Fn(&Application) -> bool,
-        kernel: &mut dyn Sessions,
-    ) -> Vec<EndedSession> {
-        let mut keys: Vec<SessionKey> = self
-            .open
-            .iter()
-            .filter(|(_, session)| gone(&session.application))
-            .map(|(key, _)| *key)
-            .collect();
-        // In the order in which they began, so that two replays tell it the same way.
-        keys.sort_by_key(|key| (self.open[key].start_ns, key.ue.0, key.application));
-        let end = |key: SessionKey| {
-            let session = self.open.remove(&key)?;
-            self.ended.note(key, session.start_ns);
-            let state = current(&session, kernel.get(&key)).unwrap_or(session.seen);
-            kernel.remove(&key);
-            Some(self.finish(&key, session, &state, SessionEndReason::Stopped))
-        };
-        keys.into_iter().filter_map(end).collect()
-    }
-
-    fn check(
-        &mut self,
-        key: &SessionKey,
-        start_ns: u64,
-        now_ns: u64,
-        kernel: &mut dyn Sessions,
-    ) -> Option<EndedSession> {
-        let session = self.get_mut(key, start_ns)?;
-        let Some(state) = current(session, kernel.get(key)) else {
-            let session = self.open.remove(key)?;
-            self.ended.note(*key, start_ns);
-            let seen = session.seen;
-            return Some(self.finish(key, session, &seen, SessionEndReason::Evicted));
-        };
-        session.seen = state;
-        session.quiet &= state.open_connections == 0;
-        let policy = session.application.session;
-        let (wait, reason) = if session.quiet && policy.linger < policy.idle {
-            (policy.linger, SessionEndReason::Closed)
-        } else {
-            (policy.idle, SessionEndReason::Idle)
-        };
-        let deadline = state.last_ns.max(state.start_ns).saturating_add(nanos(wait));
-        if deadline > now_ns {
-            self.schedule(key, start_ns, deadline);
-            return None;
-        }
-        let session = self.open.remove(key)?;
-        self.ended.note(*key, start_ns);
-        kernel.remove(key);
-        Some(self.finish(key, session, &state, reason))
     }
 
     fn schedule(&mut self, key: &SessionKey, start_ns: u64, deadline: u64) {
@@ -355,32 +237,9 @@ impl SessionTable {
     }
 }
 
-/// The kernel's state of this very session: the same key may have begun anew.
-fn current(session: &OpenSession, state: Option<SessionSnapshot>) -> Option<SessionSnapshot> {
-    state.filter(|state| state.start_ns == session.start_ns)
-}
-
-fn ended(session: OpenSession, state: &SessionSnapshot, reason: SessionEndReason) -> EndedSession {
-    // The coarse clock may be a tick behind the precise one that the start was read from.
-    let last_ns = state.last_ns.max(session.start_ns);
-    EndedSession {
-        end: SessionEnd {
-            duration: Duration::from_nanos(last_ns - session.start_ns),
-            packets: state.packets.iter().sum(),
-            bytes: state.bytes.iter().sum(),
-            detections: session.detections,
-            reason,
-        },
-        last_ns,
-        state: *state,
-        session,
-    }
-}
-
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

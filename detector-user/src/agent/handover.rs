@@ -3,6 +3,7 @@
 
 use crate::{
     pipeline::{Adopted, LiveOutside, Pipeline},
+    session::SessionChanges,
     source::{
         clock_notes::ClockNotes,
         deep_notes::DeepNotes,
@@ -106,19 +107,15 @@ impl Handover {
     /// Notes the sessions that have changed, what was read of rules, and what rules remember. The ends
     /// among them are told under this receipt.
     pub(super) fn write(&mut self, pipeline: &mut Pipeline<LiveOutside>, told: Receipt) {
-        let mut keys = Vec::new();
-        for (key, note) in pipeline.changed_sessions(self.read_to) {
-            self.notes.sessions.put(&key, &note);
-            if note.ended().is_some() {
-                keys.push(key);
-            }
-        }
+        let SessionChanges { going, told: ended } = pipeline.changed_sessions(self.read_to);
+        going.iter().chain(&ended).for_each(|(key, note)| self.notes.sessions.put(key, note));
         for (id, note) in pipeline.changed_reads(self.read_to) {
             self.notes.reads.keep(id, &note);
         }
         self.notes.deep.write(&pipeline.changed_judgement(self.read_to));
         let FlowChanges { open, told: flows } = pipeline.changed_flows();
         open.iter().for_each(|(key, note)| self.notes.flows.put(key, note));
+        let keys: Vec<NoteKey> = ended.into_iter().map(|(key, _)| key).collect();
         if !keys.is_empty() || !flows.is_empty() {
             self.endings.push(Ending { keys, flows, read_to: self.read_to, told });
         }

@@ -26,6 +26,7 @@ use crate::{
         DeviceNames, LiveOutside, Pipeline, PipelineCounts, RuleHistory, WallClock, boot_id,
         monotonic_now,
     },
+    session::ReadUpTo,
     source::{
         receipt::Receipt,
         ring::{RecordTaker, RingStop, read_until_stopped, stop_pair},
@@ -127,6 +128,7 @@ impl Reader {
             counts: counts.clone(),
             published: Instant::now(),
             all_read: false,
+            looked_ns: 0,
         };
         let thread = std::thread::Builder::new()
             .name("ring-reader".to_owned())
@@ -161,6 +163,8 @@ struct Worker {
     counts: SharedCounts,
     published: Instant,
     all_read: bool,
+    /// When the last look ended, in ns of CLOCK_MONOTONIC.
+    looked_ns: u64,
 }
 
 impl Worker {
@@ -184,12 +188,12 @@ impl Worker {
         handover.adopt(&mut self.pipeline, &mut self.sessions.map);
     }
 
-    /// Tells the ends that the agent before may not have told. Where its ring is gone, so is all that
-    /// could come before them.
-    fn end_adopted(&mut self, all_read: bool, now: Instant) -> Vec<Detection> {
-        let Some(handover) = self.handover.as_ref() else { return Vec::new() };
-        let read_to = if all_read { u64::MAX } else { handover.read_to() };
-        self.pipeline.end_adopted(read_to, now)
+    /// Up to where everything was read: not what came since the look before this one. Where the ring of
+    /// the agent before is gone, so is all that could come before the ends that it may not have told.
+    fn read_up_to(&self, all_read: bool) -> ReadUpTo {
+        let position = self.handover.as_ref().map(Handover::read_to).filter(|_| !all_read);
+        let time_ns = if all_read { self.looked_ns } else { self.pipeline.read_until_ns() };
+        ReadUpTo { position: position.unwrap_or(u64::MAX), time_ns }
     }
 
     fn give_way(&mut self, now: Instant) -> Vec<Detection> {
@@ -216,6 +220,7 @@ impl Worker {
             handover.write(&mut self.pipeline, receipt);
         }
         self.sessions.remove_ended();
+        self.pipeline.taken_out(monotonic_now());
     }
 
     fn publish(&mut self) {
@@ -261,13 +266,14 @@ impl RecordTaker for Worker {
         let receipt = self.issue();
         // A session must not end before all that was recorded of it is read.
         let time_ns = if all { monotonic_now() } else { self.pipeline.read_until_ns() };
-        let mut found = self.end_adopted(all, now);
+        let mut found = self.pipeline.left(self.read_up_to(all), now);
         found.extend(self.pipeline.tick(time_ns, &mut self.sessions, now));
         found.extend(self.give_way(now));
         self.write_notes(receipt.clone());
         self.send(&found, &receipt);
         drop(receipt);
         self.all_read = all;
+        self.looked_ns = monotonic_now();
         if now.duration_since(self.published) >= PUBLISH {
             if let Some(handover) = self.handover.as_mut() {
                 handover.forget_ended();
@@ -299,6 +305,10 @@ impl Sessions for EndedLast {
 
     fn remove(&mut self, key: &SessionKey) {
         self.ended.push(*key);
+    }
+
+    fn has_late_records(&self) -> bool {
+        self.map.has_late_records()
     }
 
     fn keys(&mut self) -> Vec<SessionKey> {

@@ -33,7 +33,7 @@ use crate::{
         compile::stable_id,
         model::{Application, Rule, RuleSet, SessionEvent},
     },
-    session::{EndedSession, OpenSession, SessionTable},
+    session::{EndedSession, OpenSession, ReadUpTo, SessionChanges, SessionTable},
     source::{
         deep_notes::{DeepChanges, RuleAndUser},
         flow_notes::{FlowChanges, FlowNote},
@@ -272,7 +272,7 @@ impl<O: Outside> Pipeline<O> {
 
     /// The sessions that changed since the last time, when the ring had been read up to `read_to`:
     /// what the next agent is to know of them.
-    pub fn changed_sessions(&mut self, read_to: u64) -> Vec<(NoteKey, SessionNote)> {
+    pub fn changed_sessions(&mut self, read_to: u64) -> SessionChanges {
         self.sessions.take_changed(read_to)
     }
 
@@ -300,11 +300,16 @@ impl<O: Outside> Pipeline<O> {
         adopted
     }
 
-    /// Tells the ends of sessions that had ended when the agent before was killed, once all that it
-    /// had read of them has been read again: up to `read_to` the ring has.
-    pub fn end_adopted(&mut self, read_to: u64, now: Instant) -> Vec<Detection> {
-        let ended = self.sessions.end_adopted(read_to);
+    /// Tells the ends of sessions that have left before, see [`SessionTable::left`].
+    pub fn left(&mut self, read: ReadUpTo, now: Instant) -> Vec<Detection> {
+        let ended = self.sessions.left(read);
         self.end_sessions(ended, now)
+    }
+
+    /// What was removed from the packet path's sessions is gone from there, since `now_ns` at the
+    /// latest.
+    pub fn taken_out(&mut self, now_ns: u64) {
+        self.sessions.taken_out(now_ns);
     }
 
     /// The next record stands at this position of the ring, from which it may be read twice.
@@ -337,7 +342,9 @@ impl<O: Outside> Pipeline<O> {
 
     /// Ends every session, because the agent stops.
     pub fn stop(&mut self, kernel: &mut dyn Sessions, now: Instant) -> Vec<Detection> {
-        let ended = self.sessions.end_all(|_| true, kernel);
+        let mut ended = self.sessions.all_left();
+        ended.extend(self.sessions.end_all(|_| true, kernel));
+        ended.extend(self.sessions.all_left());
         self.end_sessions(ended, now)
     }
 

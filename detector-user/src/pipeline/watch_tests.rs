@@ -19,6 +19,9 @@ impl Sessions for OnlyFlows {
         None
     }
     fn remove(&mut self, _key: &SessionKey) {}
+    fn has_late_records(&self) -> bool {
+        false
+    }
     fn keys(&mut self) -> Vec<SessionKey> {
         Vec::new()
     }

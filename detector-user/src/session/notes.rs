@@ -18,22 +18,31 @@ use crate::{
     source::session_notes::{NoteKey, SessionNote, number},
 };
 
+/// What the next agent is to know, of the sessions that changed since it was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SessionChanges {
+    /// Those that are open, or whose end is not told.
+    pub going: Vec<(NoteKey, SessionNote)>,
+    /// Those whose end is.
+    pub told: Vec<(NoteKey, SessionNote)>,
+}
+
 /// What changed since it was asked for.
 #[derive(Default)]
 pub(super) struct Changes {
-    open: HashSet<NoteKey>,
-    ended: Vec<(NoteKey, SessionNote)>,
+    going: HashSet<NoteKey>,
+    told: Vec<(NoteKey, SessionNote)>,
 }
 
 impl Changes {
-    pub(super) fn open(&mut self, session: SessionKey, start_ns: u64) {
-        self.open.insert(NoteKey { session, start_ns });
+    pub(super) fn going(&mut self, session: SessionKey, start_ns: u64) {
+        self.going.insert(NoteKey { session, start_ns });
     }
 
     pub(super) fn ended(&mut self, session: SessionKey, ended: &EndedSession) {
         let key = NoteKey { session, start_ns: ended.session.start_ns };
-        self.open.remove(&key);
-        self.ended.push((key, ended.note(&session)));
+        self.going.remove(&key);
+        self.told.push((key, ended.note(&session, 0)));
     }
 }
 
@@ -41,27 +50,13 @@ impl SessionTable {
     /// The session that another agent opened at the record that is being read, and has not finished:
     /// its begin is to be told again. It may have ended since.
     pub fn begins_again(&self, key: &SessionKey, start_ns: u64) -> Option<OpenSession> {
-        if !self.ended_before.was_read(self.position) {
+        if self.position >= self.read_before {
             return None;
         }
         let adopted = |open: &&OpenSession| open.start_ns == start_ns && open.adopted_at.is_some();
         let open = self.open.get(key).filter(adopted);
-        let known = open.or(self.ended_before.get(key, start_ns).map(|ended| &ended.session));
+        let known = open.or(self.leaving.get(key, start_ns).map(|ended| &ended.session));
         known.filter(|session| session.opened_at == self.position).cloned()
-    }
-
-    /// The sessions that had ended when another agent was killed, and of which all has been read when
-    /// the ring is read up to `read_to`: the last of their events can be told again.
-    pub fn end_adopted(&mut self, read_to: u64) -> Vec<EndedSession> {
-        let taken = self.ended_before.take_read(read_to);
-        let end = |(NoteKey { session, start_ns }, ended): (NoteKey, EndedSession)| {
-            self.ended.note(session, start_ns);
-            if let Some(changed) = self.changed.as_mut() {
-                changed.ended(session, &ended);
-            }
-            ended
-        };
-        taken.into_iter().map(end).collect()
     }
 
     /// From here on, remembers what changes.
@@ -71,19 +66,23 @@ impl SessionTable {
 
     /// The sessions that changed since the last time, as they are or ended when the ring had been
     /// read up to `read_to`.
-    pub fn take_changed(&mut self, read_to: u64) -> Vec<(NoteKey, SessionNote)> {
-        let Changes { open, ended } = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
-        let open = open.into_iter().filter_map(|key| {
-            let session = self.open.get(&key.session)?;
-            let ours = session.start_ns == key.start_ns;
-            ours.then(|| (key, session.note(&key.session, read_to)))
-        });
+    pub fn take_changed(&mut self, read_to: u64) -> SessionChanges {
+        let Changes { going, told } = self.changed.as_mut().map(std::mem::take).unwrap_or_default();
+        let note = |key: NoteKey| {
+            let open = self.open.get(&key.session).filter(|it| it.start_ns == key.start_ns);
+            let open = open.map(|session| session.note(&key.session, read_to));
+            let ended = self.leaving.get(&key.session, key.start_ns);
+            Some((key, open.or(ended.map(|ended| ended.note(&key.session, read_to)))?))
+        };
         let read = |(key, note)| (key, SessionNote { as_of: read_to, ..note });
-        open.chain(ended.into_iter().map(read)).collect()
+        SessionChanges {
+            going: going.into_iter().filter_map(note).collect(),
+            told: told.into_iter().map(read).collect(),
+        }
     }
 
     /// Takes over a session that another agent told of. When an open one ends is found out at the
-    /// next look; of one that has ended, [`Self::end_adopted`] tells the end.
+    /// next look; of one that has ended, [`Self::left`] tells the end.
     pub fn adopt(&mut self, key: &NoteKey, note: &SessionNote, application: Arc<Application>) {
         let NoteKey { session: key, start_ns } = *key;
         let Some(flow) = note.flow() else { return };
@@ -102,10 +101,9 @@ impl SessionTable {
             opened_at: note.opened_at,
             adopted_at: Some(note.as_of),
         };
-        self.ended_before.had_read(note.as_of);
+        self.read_before = self.read_before.max(note.as_of);
         if let Some(reason) = note.ended() {
-            let ended = EndedSession::noted(session, note, reason);
-            self.ended_before.add(key, note.as_of, ended);
+            self.leaving.add(key, EndedSession::noted(session, note, reason));
             return;
         }
         let known = self.open.contains_key(&key);
@@ -150,13 +148,13 @@ impl OpenSession {
 }
 
 impl EndedSession {
-    fn note(&self, key: &SessionKey) -> SessionNote {
+    fn note(&self, key: &SessionKey, read_to: u64) -> SessionNote {
         SessionNote {
             last_ns: self.last_ns,
             packets: self.end.packets,
             bytes: self.end.bytes,
             ended: number(self.end.reason),
-            ..self.session.note(key, 0)
+            ..self.session.note(key, read_to)
         }
     }
 

@@ -37,6 +37,8 @@ pub trait Sessions {
     fn get(&self, key: &SessionKey) -> Option<SessionSnapshot>;
     /// Ends a session: the UE's next packet begins a new one.
     fn remove(&mut self, key: &SessionKey);
+    /// Whether a packet that passes while its session is removed may be told of afterwards.
+    fn has_late_records(&self) -> bool;
     /// Every session there is.
     fn keys(&mut self) -> Vec<SessionKey>;
     /// How many it has room for.
@@ -108,6 +110,10 @@ impl Sessions for SessionMap {
             Err(error) => log::warn!("session table: {error}"),
         }
         self.end_bursts(key);
+    }
+
+    fn has_late_records(&self) -> bool {
+        true
     }
 
     fn keys(&mut self) -> Vec<SessionKey> {

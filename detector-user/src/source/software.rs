@@ -119,6 +119,9 @@ impl Sessions for SoftwareClassifier {
     fn remove(&mut self, key: &SessionKey) {
         self.memory.sessions.get_mut().pop(key);
     }
+    fn has_late_records(&self) -> bool {
+        false
+    }
     fn keys(&mut self) -> Vec<SessionKey> {
         self.memory.sessions.borrow().iter().map(|(key, _)| *key).collect()
     }

@@ -17,6 +17,7 @@ use detector_user::{
         model::RuleSet,
         table::TableImage,
     },
+    session::ReadUpTo,
     source::{
         deep_notes::{DeepChanges, LatelyFired, RateNote, RuleAndUser},
         flow_notes::FlowNote,
@@ -137,7 +138,8 @@ pub(crate) fn notes(bytes: &[u8]) {
             found.extend(pipeline.record(&record, &kernel, now));
         }
     }
-    found.extend(pipeline.end_adopted(u64::MAX, now));
+    pipeline.taken_out(time);
+    found.extend(pipeline.left(ReadUpTo { position: u64::MAX, time_ns: u64::MAX }, now));
     found.extend(pipeline.tick(time + 3_600_000_000_000, &mut kernel, now));
     let _ = pipeline.changed_sessions(time);
     let _ = pipeline.changed_judgement(time);

@@ -11,7 +11,12 @@ use detector_common::{
 use zerocopy::FromZeros;
 
 use super::*;
-use crate::{rules::model::SessionPolicy, source::session_notes::NoteKey};
+use crate::{
+    detection::SessionEndReason, rules::model::SessionPolicy, source::session_map::Sessions,
+};
+
+mod handover;
+mod leaving;
 
 const SECOND: u64 = 1_000_000_000;
 const START: u64 = 100 * SECOND;
@@ -19,17 +24,23 @@ const ROOM: usize = 3;
 
 /// The kernel's sessions.
 #[derive(Default)]
-struct Kernel(HashMap<SessionKey, SessionSnapshot>);
+struct Kernel {
+    sessions: HashMap<SessionKey, SessionSnapshot>,
+    has_late_records: bool,
+}
 
 impl Sessions for Kernel {
     fn get(&self, key: &SessionKey) -> Option<SessionSnapshot> {
-        self.0.get(key).copied()
+        self.sessions.get(key).copied()
     }
     fn remove(&mut self, key: &SessionKey) {
-        self.0.remove(key);
+        self.sessions.remove(key);
+    }
+    fn has_late_records(&self) -> bool {
+        self.has_late_records
     }
     fn keys(&mut self) -> Vec<SessionKey> {
-        self.0.keys().copied().collect()
+        self.sessions.keys().copied().collect()
     }
     fn room(&self) -> usize {
         ROOM
@@ -42,7 +53,7 @@ impl Sessions for Kernel {
 impl Kernel {
     /// The session's last packet passed `after` seconds, with so many connections left open.
     fn packet(&mut self, key: SessionKey, start_ns: u64, after: u64, open_connections: u64) {
-        let state = self.0.entry(key).or_default();
+        let state = self.sessions.entry(key).or_default();
         state.start_ns = start_ns;
         state.last_ns = start_ns + after * SECOND;
         state.packets[0] += 2;
@@ -96,7 +107,7 @@ fn record(ue: u8, start_ns: u64) -> Record<'static> {
 fn one_session() -> (SessionTable, Kernel, SessionKey) {
     let mut table = SessionTable::new(Uuid::from_u128(1));
     let record = record(2, START);
-    assert!(table.open(&record, START, application("shop")).is_none());
+    assert!(table.open(&record, START, application("shop")).is_empty());
     let mut kernel = Kernel::default();
     kernel.packet(record.session, START, 0, 1);
     (table, kernel, record.session)
@@ -114,7 +125,7 @@ fn of_too_many_sessions_those_end_whose_deadline_comes_next() {
     let (mut table, mut kernel, _) = one_session();
     for ue in 3..=10 {
         let start = START + u64::from(ue);
-        assert!(table.open(&record(ue, start), start, application("shop")).is_none());
+        assert!(table.open(&record(ue, start), start, application("shop")).is_empty());
     }
     let ended = table.expire(START + SECOND, &mut kernel);
     let ues: Vec<_> = ended.iter().map(|it| it.session.flow.ue_ip.to_string()).collect();
@@ -122,7 +133,7 @@ fn of_too_many_sessions_those_end_whose_deadline_comes_next() {
     assert!(ended.iter().all(|it| it.end.reason == SessionEndReason::Evicted));
     assert_eq!(table.len(), 2 * ROOM);
     assert_eq!(ended[0].end.packets, 3, "what the kernel had counted");
-    assert!(kernel.0.is_empty());
+    assert!(kernel.sessions.is_empty());
 }
 
 #[test]
@@ -245,9 +256,10 @@ fn a_session_that_the_kernel_dropped_ends_with_what_was_last_seen() {
 fn a_session_begun_anew_under_the_same_key_ends_the_one_before_and_lives_on() {
     let (mut table, mut kernel, key) = one_session();
     let again = START + 25 * SECOND;
-    kernel.0.remove(&key);
+    kernel.remove(&key);
     kernel.packet(key, again, 0, 1);
-    let before = table.open(&record(2, again), again, application("shop")).expect("the old one");
+    let before = table.open(&record(2, again), again, application("shop"));
+    let [before] = &before[..] else { panic!("the old one") };
     assert_eq!(before.end.reason, SessionEndReason::Evicted);
     assert_eq!(before.session.start_ns, START);
     // The old one's deadline passes; it says nothing about the new one.
@@ -262,7 +274,7 @@ fn a_session_begun_anew_under_the_same_key_ends_the_one_before_and_lives_on() {
 #[test]
 fn a_session_begun_anew_before_the_agent_heard_of_it_is_not_mistaken_for_the_old_one() {
     let (mut table, mut kernel, key) = one_session();
-    kernel.0.remove(&key);
+    kernel.remove(&key);
     kernel.packet(key, START + 28 * SECOND, 0, 1);
     let ended = ended_at(&mut table, &mut kernel, 30);
     assert_eq!(ended.iter().map(|end| end.reason).collect::<Vec<_>>(), [SessionEndReason::Evicted]);
@@ -273,7 +285,7 @@ fn a_session_begun_anew_before_the_agent_heard_of_it_is_not_mistaken_for_the_old
 fn a_record_of_an_open_session_opens_nothing() {
     let (mut table, _, key) = one_session();
     let id = table.get_mut(&key, START).expect("open").id.clone();
-    assert!(table.open(&record(2, START), START, application("shop")).is_none());
+    assert!(table.open(&record(2, START), START, application("shop")).is_empty());
     assert_eq!(table.len(), 1);
     assert_eq!(table.get_mut(&key, START).expect("open").id, id);
 }
@@ -282,12 +294,12 @@ fn a_record_of_an_open_session_opens_nothing() {
 fn a_late_record_of_a_session_that_has_ended_does_not_open_it_again() {
     let (mut table, mut kernel, key) = one_session();
     assert_eq!(ended_at(&mut table, &mut kernel, 30).len(), 1);
-    assert!(table.open(&record(2, START), START, application("shop")).is_none());
+    assert!(table.open(&record(2, START), START, application("shop")).is_empty());
     assert!(table.is_empty());
     // The next one is open: the late record ends nothing either.
     let next = START + 40 * SECOND;
-    assert!(table.open(&record(2, next), next, application("shop")).is_none());
-    assert!(table.open(&record(2, START), START, application("shop")).is_none());
+    assert!(table.open(&record(2, next), next, application("shop")).is_empty());
+    assert!(table.open(&record(2, START), START, application("shop")).is_empty());
     assert!(table.get_mut(&key, next).is_some());
 }
 
@@ -306,108 +318,6 @@ fn what_is_remembered_of_ended_sessions_is_bounded() {
     assert_eq!(ended.since(&key(4_999)), Some(4_999));
     assert_eq!(ended.since(&key(0)), Some(4_999));
     assert_eq!(ended.since(&key(1)), None);
-}
-
-/// As after a SIGKILL: what the next agent has is the notes and the kernel's table.
-#[test]
-fn the_next_agent_takes_over_a_session_as_it_was_and_ends_it_in_time() {
-    let (mut table, mut kernel, key) = one_session();
-    assert_eq!(table.take_changed(9), [], "nobody asked");
-    table.track_changes();
-    table.detected(&key, START);
-    table.quiet(&key, START, START + SECOND);
-    let [(noted, note)] = table.take_changed(9)[..] else { panic!("one open session") };
-    assert_eq!((noted, note.detections, note.quiet), (note_key(key), 1, 1));
-    let id = table.get_mut(&key, START).expect("open").id.clone();
-
-    let mut next = SessionTable::new(Uuid::from_u128(1));
-    next.track_changes();
-    next.adopt(&note_key(key), &note, application("shop"));
-    let adopted = next.get_mut(&key, START).expect("open").clone();
-    assert_eq!((&adopted.id, adopted.flow), (&id, record(2, START).flow));
-    kernel.packet(key, START, 10, 0);
-    assert_eq!(ended_at(&mut next, &mut kernel, 14), []);
-    let ended = ended_at(&mut next, &mut kernel, 15);
-    assert_eq!((ended[0].reason, ended[0].detections), (SessionEndReason::Closed, 1));
-    let [(noted, note)] = next.take_changed(10)[..] else { panic!("one session ended") };
-    assert_eq!((noted, note.ended()), (note_key(key), Some(SessionEndReason::Closed)));
-    // Its end may not have been told to the end: the next agent after that tells it again.
-    let mut after = SessionTable::new(Uuid::from_u128(1));
-    after.adopt(&noted, &note, application("shop"));
-    assert!(after.end_adopted(9).is_empty(), "not before all of it is read again");
-    let [again] = &after.end_adopted(10)[..] else { panic!("its end") };
-    assert_eq!((again.end, &again.session.id), (ended[0], &id));
-    assert!(after.is_empty() && after.end_adopted(11).is_empty());
-}
-
-fn note_key(session: SessionKey) -> NoteKey {
-    NoteKey { session, start_ns: START }
-}
-
-/// As after a SIGKILL: records that were read and not finished are read again.
-#[test]
-fn a_session_s_begin_is_told_again_and_its_detections_are_not_counted_again() {
-    let (mut table, mut kernel) = (SessionTable::new(Uuid::from_u128(1)), Kernel::default());
-    table.track_changes();
-    let record = record(2, START);
-    kernel.packet(record.session, START, 0, 1);
-    table.reading(100);
-    table.open(&record, START, application("shop"));
-    for position in [200, 300] {
-        table.reading(position);
-        table.detected(&record.session, START);
-    }
-    let [(noted, note)] = table.take_changed(400)[..] else { panic!("one open session") };
-
-    let mut next = SessionTable::new(Uuid::from_u128(1));
-    next.track_changes();
-    next.adopt(&noted, &note, application("shop"));
-    assert_eq!(begins_again(&mut next, &record), [100]);
-    let [(noted, note)] = next.take_changed(500)[..] else { panic!("one open session") };
-    assert_eq!((note.detections, note.as_of), (3, 500));
-
-    // The agent that finds its end is killed too, before it has told even the begin.
-    let ended = ended_at(&mut next, &mut kernel, 100);
-    let [(_, note)] = next.take_changed(500)[..] else { panic!("one session ended") };
-    let mut after = SessionTable::new(Uuid::from_u128(1));
-    after.track_changes();
-    after.adopt(&noted, &note, application("shop"));
-    assert_eq!(begins_again(&mut after, &record), [100]);
-    assert!(after.open(&record, START, application("shop")).is_none() && after.is_empty());
-    let told: Vec<_> = after.end_adopted(500).into_iter().map(|ended| ended.end).collect();
-    assert_eq!((told, ended[0].detections), (ended, 3));
-    let [(_, note)] = after.take_changed(500)[..] else { panic!("its end is noted again") };
-    assert_eq!(note.detections, 3);
-    assert!(after.open(&record, START, application("shop")).is_none() && after.is_empty());
-}
-
-/// The positions at which the session's begin is told again; at each there is a detection.
-fn begins_again(table: &mut SessionTable, record: &Record<'_>) -> Vec<u64> {
-    let mut again = Vec::new();
-    for position in [100, 200, 300, 400] {
-        table.reading(position);
-        if table.begins_again(&record.session, START).is_some() {
-            again.push(position);
-        }
-        table.detected(&record.session, START);
-    }
-    again
-}
-
-#[test]
-fn a_session_that_the_kernel_dropped_while_no_agent_lived_has_ended() {
-    let (mut table, mut kernel, key) = one_session();
-    table.track_changes();
-    table.detected(&key, START);
-    let [(_, note)] = table.take_changed(9)[..] else { panic!("one open session") };
-    kernel.remove(&key);
-    let mut next = SessionTable::new(Uuid::from_u128(1));
-    next.adopt(&note_key(key), &note, application("shop"));
-    let ended = ended_at(&mut next, &mut kernel, 1);
-    assert_eq!(ended.iter().map(|end| end.reason).collect::<Vec<_>>(), [SessionEndReason::Evicted]);
-    // It is not taken over again.
-    next.adopt(&note_key(key), &note, application("shop"));
-    assert!(next.is_empty());
 }
 
 #[test]
@@ -439,7 +349,7 @@ fn only_sessions_of_applications_that_are_gone_are_stopped() {
     assert_eq!(table.len(), 1);
     let rest = table.end_all(|_| true, &mut kernel);
     assert_eq!(rest.len(), 1);
-    assert!(table.is_empty() && kernel.0.is_empty());
+    assert!(table.is_empty() && kernel.sessions.is_empty());
     assert_eq!(ended_at(&mut table, &mut kernel, 1_000), []);
 }
 
