@@ -66,6 +66,10 @@ pub const FLAG_INSPECT: u8 = 16;
 /// priority.
 pub const FLAG_IMPORTANT: u8 = 32;
 
+/// Bit of [`RecordHeader::flags`], with [`FLAG_INSPECT`]: not all was shown of what the flow said in this
+/// direction before `late`, and will not be: nobody is to wait for it.
+pub const FLAG_BEHIND_GAP: u8 = 64;
+
 /// Head of a record. Numbers are in the machine's byte order: both ends are this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -107,8 +111,8 @@ pub struct RecordHeader {
     /// VLAN ids, outermost first, with that of a tag that the device or the kernel took off; 0 where
     /// there is none.
     pub vlan: [u16; MAX_VLANS],
-    /// Always 0.
-    pub reserved_end: u16,
+    /// With [`FLAG_BEHIND_GAP`]: so many bytes right before this segment may still come.
+    pub late: u16,
     /// Bytes of the packet at the hook.
     pub packet_length: u32,
     /// Payload bytes in the packet.

@@ -8,12 +8,13 @@
 
 use crate::{
     dns_name,
-    event::MAX_SEGMENT,
+    event::{FLAG_BEHIND_GAP, FLAG_INSPECT, MAX_SEGMENT},
     http,
     packet::{Direction, PacketBytes, Protocol},
     parse::{Facts, USER_PACKET},
     rule::{ApplicationEntry, MAX_PATTERNS, Pattern, Tables},
     state::{SessionState, State},
+    verifier::forget,
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
 
@@ -60,6 +61,9 @@ pub mod want {
     pub const GTPU_CONTROL: u32 = 1 << 14;
     /// With [`DNS`]: only those whose question is for one of the application's names, over UDP.
     pub const DNS_NAMES: u32 = 1 << 16;
+    /// With [`HTTP`]: requests that no rule's method and path allow stay out, see
+    /// [`crate::request_gate`].
+    pub const HTTP_GATED: u32 = 1 << 17;
     /// With any other: a rule that user space decides is important, see [`FLAG_IMPORTANT`].
     ///
     /// [`FLAG_IMPORTANT`]: crate::event::FLAG_IMPORTANT
@@ -71,6 +75,104 @@ pub mod want {
     pub(super) const OF_UDP: u32 = DNS | QUIC | COAP | PAYLOAD;
 }
 
+/// What was shown of a flow in one direction, in the one word of [`FlowState::shown`]: how many payload
+/// bytes in the lower half, and once some were not shown, [`Self::GAP`] and where those end.
+///
+/// [`FlowState::shown`]: crate::state::FlowState::shown
+#[derive(Clone, Copy)]
+struct Shown(u64);
+
+impl Shown {
+    const GAP: u64 = 1 << 31;
+
+    /// Payload bytes.
+    #[inline(always)]
+    const fn bytes(self) -> u64 {
+        self.0 & (Self::GAP - 1)
+    }
+
+    /// So many bytes, the last of them those of this segment, which is shown.
+    #[inline(always)]
+    const fn show(self, bytes: u64, facts: &Facts) -> (Self, Look) {
+        let shown = Self(bytes & (Self::GAP - 1));
+        if self.0 & Self::GAP == 0 {
+            return (shown, Look::STREAM);
+        }
+        let late = facts.sequence.wrapping_sub((self.0 >> 32) as u32) as i32;
+        if late < 0 {
+            // It is late itself, and stands before the gap.
+            return (Self(shown.0 | self.0 & !(Self::GAP - 1)), Look::STREAM);
+        }
+        // More than any reordering holds back.
+        let late = if late > u16::MAX as i32 { 0 } else { late as u16 };
+        (shown, Look::behind_gap(late))
+    }
+
+    /// This segment is not shown.
+    #[inline(always)]
+    const fn hide(self, bytes: u64, facts: &Facts) -> Self {
+        let end = facts.sequence.wrapping_add(facts.payload_length);
+        let before = (self.0 >> 32) as u32;
+        let is_late = self.0 & Self::GAP != 0 && (end.wrapping_sub(before) as i32) < 0;
+        let end = if is_late { before } else { end };
+        Self((end as u64) << 32 | Self::GAP | bytes)
+    }
+}
+
+/// Whether user space is to read a packet. A word, so that the verifier can be made to forget it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look(u32);
+
+impl Look {
+    /// It is not.
+    pub(crate) const NO: Self = Self(0);
+    /// It is, whatever else its flow says.
+    pub(crate) const PACKET: Self = Self(1);
+    /// As the next part of its stream.
+    const STREAM: Self = Self(2);
+    const GAP: u32 = 4;
+
+    /// As a part of its stream of which something was not shown before; all but these many bytes right
+    /// before it, which are only late.
+    #[inline(always)]
+    const fn behind_gap(late: u16) -> Self {
+        Self(Self::STREAM.0 | Self::GAP | (late as u32) << 16)
+    }
+
+    #[inline(always)]
+    const fn packet(wanted: bool) -> Self {
+        if wanted { Self::PACKET } else { Self::NO }
+    }
+
+    /// The same, of which the verifier does not know how it came about.
+    #[inline(always)]
+    pub(crate) fn forget(self, opaque: &mut u32) -> Self {
+        Self(forget(self.0, opaque))
+    }
+
+    /// Whether it is to be read.
+    #[inline(always)]
+    pub(crate) const fn is_wanted(self) -> bool {
+        self.0 != 0
+    }
+
+    /// Whether only as a part of its stream.
+    #[inline(always)]
+    pub(crate) const fn is_of_stream(self) -> bool {
+        self.0 & Self::STREAM.0 != 0
+    }
+
+    /// What the record says of it: flags, and [`RecordHeader::late`].
+    ///
+    /// [`RecordHeader::late`]: crate::event::RecordHeader::late
+    #[inline(always)]
+    pub(crate) const fn told(self) -> (u8, u16) {
+        let behind_gap = if self.0 & Self::GAP != 0 { FLAG_BEHIND_GAP } else { 0 };
+        let flags = if self.0 != 0 { FLAG_INSPECT | behind_gap } else { 0 };
+        (flags, (self.0 >> 16) as u16)
+    }
+}
+
 /// Whether user space is to read this packet.
 #[inline(always)]
 pub(crate) fn wanted<P: PacketBytes + ?Sized, T: Tables, S: State>(
@@ -80,24 +182,25 @@ pub(crate) fn wanted<P: PacketBytes + ?Sized, T: Tables, S: State>(
     now: u64,
     tables: &T,
     state: &mut S,
-) -> bool {
+) -> Look {
     let inspect = application.inspect;
     let begins = inspect & want::FLOW_ENDS != 0
         && count_flow(packet, facts, direction, now, state).unwrap_or(false);
+    if begins {
+        return Look::PACKET;
+    }
     match facts.protocol {
-        Protocol::Udp => {
-            begins
-                || (inspect & want::GTPU_CONTROL != 0 && is_gtpu_control(facts))
+        Protocol::Udp => Look::packet(
+            (inspect & want::GTPU_CONTROL != 0 && is_gtpu_control(facts))
                 || (inspect & want::OF_UDP != 0
                     && inspect & way(direction) != 0
                     && facts.payload_length != 0
-                    && datagram(packet, facts, application, tables, state))
+                    && datagram(packet, facts, application, tables, state)),
+        ),
+        Protocol::Tcp if inspect & want::OF_TCP != 0 => {
+            segment(packet, facts, direction, application, state)
         }
-        Protocol::Tcp => {
-            begins
-                || (inspect & want::OF_TCP != 0
-                    && segment(packet, facts, direction, application, state))
-        }
+        Protocol::Tcp => Look::NO,
     }
 }
 
@@ -198,38 +301,48 @@ fn segment<P: PacketBytes + ?Sized, S: State>(
     direction: Direction,
     application: &ApplicationEntry,
     state: &mut S,
-) -> bool {
+) -> Look {
     let inspect = application.inspect;
     let known = state.flow_state();
-    let Some(flow) = known.or_else(|| state.create_flow(0)) else { return false };
+    let Some(flow) = known.or_else(|| state.create_flow(0)) else { return Look::NO };
     let at = direction as usize;
     if facts.tcp_flags & (SYN | ACK) == SYN {
         flow.shown[0].set(0);
         flow.shown[1].set(0);
     }
     if inspect & way(direction) == 0 {
-        return false;
+        return Look::NO;
     }
+    let flags = inspect & want::TCP_FLAGS != 0;
+    let cell = &flow.shown[at];
+    let shown = Shown(cell.get());
     if facts.payload_length == 0 {
-        return facts.tcp_flags & (SYN | FIN | RST) != 0 || inspect & want::TCP_FLAGS != 0;
+        if facts.tcp_flags & FIN != 0 {
+            // What waits behind a gap is read now or never.
+            let (shown, look) = shown.show(shown.bytes(), facts);
+            cell.set(shown.0);
+            return look;
+        }
+        return Look::packet(flags || facts.tcp_flags & (SYN | RST) != 0);
     }
     if inspect & want::PAYLOAD != 0 && fits_pattern(packet, facts, application) {
-        return true;
+        return Look::PACKET;
     }
     if inspect & want::STREAMS == 0 {
-        return inspect & want::TCP_FLAGS != 0;
+        return Look::packet(flags);
     }
-    let shown = flow.shown[at].get();
-    let length = u64::from(facts.payload_length);
-    if shown < BUDGET {
-        flow.shown[at].set(shown + length);
-        return true;
-    }
-    if !begins_message(packet, facts, inspect) {
-        return false;
-    }
-    flow.shown[at].set(BUDGET - REOPENED + length);
-    true
+    let before = match shown.bytes() {
+        bytes if bytes < BUDGET => bytes,
+        _ if begins_message(packet, facts, inspect) => BUDGET - REOPENED,
+        _ if flags => return Look::PACKET,
+        bytes => {
+            cell.set(shown.hide(bytes, facts).0);
+            return Look::NO;
+        }
+    };
+    let (shown, look) = shown.show(before + u64::from(facts.payload_length), facts);
+    cell.set(shown.0);
+    look
 }
 
 /// Whether a segment begins with what looks like a message that rules ask for.
@@ -302,28 +415,40 @@ pub(crate) fn cut_request<P: PacketBytes + ?Sized, S: State>(
     begins_request: bool,
     now: u64,
     state: &mut S,
-) -> bool {
+) -> Look {
     let at = direction as usize;
     let length = u64::from(facts.payload_length);
     if begins_cut_request(packet, facts, application, begins_request) {
         let known = state.flow_state();
-        let Some(flow) = known.or_else(|| state.create_flow(BUDGET)) else { return false };
+        let Some(flow) = known.or_else(|| state.create_flow(BUDGET)) else { return Look::NO };
         flow.shown[at].set(BUDGET - REOPENED + length);
         session.cut_until.set(now + CUT_REQUEST_NS);
         state.end_bursts();
-        return true;
+        // Whole requests before it were not shown.
+        return Look::behind_gap(0);
     }
     // What nearly all packets are asked, and no more.
     if session.cut_until.get() <= now {
-        return false;
+        return Look::NO;
     }
-    let Some(flow) = state.flow_state() else { return false };
-    let shown = flow.shown[at].get();
-    if shown >= BUDGET {
-        return false;
+    let Some(flow) = state.flow_state() else { return Look::NO };
+    let shown = Shown(flow.shown[at].get());
+    if shown.bytes() >= BUDGET {
+        return Look::NO;
     }
-    flow.shown[at].set(shown + length);
-    true
+    let (shown, look) = shown.show(shown.bytes() + length, facts);
+    flow.shown[at].set(shown.0);
+    look
+}
+
+/// Takes a segment back that was to be shown as part of its stream.
+#[inline(always)]
+pub(crate) fn hide<S: State>(facts: &Facts, direction: u8, state: &mut S) {
+    let Some(flow) = state.flow_state() else { return };
+    let cell = &flow.shown[usize::from(direction & 1)];
+    let shown = Shown(cell.get());
+    let bytes = shown.bytes().saturating_sub(u64::from(facts.payload_length));
+    cell.set(shown.hide(bytes, facts).0);
 }
 
 /// A request whose segment does not end as a line does, or less than a method and its space.

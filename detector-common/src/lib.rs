@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod lookup;
 pub mod packet;
 pub mod parse;
+pub mod request_gate;
 pub mod rule;
 pub mod state;
 pub mod verifier;

@@ -52,6 +52,12 @@ impl Row {
     /// Every rule.
     pub const ALL: Self = Self([u64::MAX; ROW_WORDS]);
 
+    /// The rules that either allows.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self(core::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
     /// The rules that both allow.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
@@ -88,8 +94,14 @@ pub mod row {
     pub const fn seen(kind: u32, direction: Direction, in_session: bool) -> u32 {
         3 + (kind * 2 + direction as u32) * 2 + in_session as u32
     }
+    /// Rules that user space decides and a request of this kind may match, see
+    /// [`crate::request_gate`].
+    #[inline(always)]
+    pub const fn gated(http_kind: u32) -> u32 {
+        3 + KINDS * 4 + http_kind - UDP_FIRST - 1
+    }
     /// The first number that is free for other rows.
-    pub const FIRST_FREE: u32 = 3 + KINDS * 4;
+    pub const FIRST_FREE: u32 = 3 + KINDS * 4 + HttpMethod::ALL.len() as u32;
 }
 
 /// What a hash entry stands for; part of its key. 0 marks an empty entry.

@@ -146,7 +146,8 @@ pub struct FlowState {
     pub packets: [Cell<u64>; 2],
     /// Bytes by [`crate::packet::Direction`], likewise.
     pub bytes: [Cell<u64>; 2],
-    /// Payload bytes by direction that user space was shown, see [`crate::inspect`].
+    /// Payload bytes by direction that user space was shown, and whether some were not: see
+    /// [`crate::inspect`].
     pub shown: [Cell<u64>; 2],
 }
 
@@ -201,6 +202,11 @@ pub struct Draft {
     pub rows: [u32; 4],
     /// See [`crate::verifier::forget`].
     pub opaque: u32,
+    /// The row of rules that a request may match which is kept out otherwise, see
+    /// [`crate::request_gate`]; that of all rules for any other packet.
+    pub gate_row: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// [`crate::rule::ApplicationEntry::first_word`].
     pub first_word: u32,
     /// [`crate::rule::ApplicationEntry::last_word`].

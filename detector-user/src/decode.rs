@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use detector_common::{
     event::{
-        FLAG_INSPECT, FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT,
-        PayloadKind, RECORD_VERSION, RecordHeader,
+        FLAG_BEHIND_GAP, FLAG_INSPECT, FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED,
+        FLAG_TUNNEL, MAX_SEGMENT, PayloadKind, RECORD_VERSION, RecordHeader,
     },
     packet::{Address, Direction, Protocol},
     state::{FlowKey, SessionKey},
@@ -32,6 +32,8 @@ pub struct Record<'a> {
     pub session_quiet: bool,
     /// It is to be read as part of its flow.
     pub inspect: bool,
+    /// What its flow said in this direction before this sequence number was not all shown, nor will be.
+    pub behind_gap: Option<u32>,
     /// TCP flags; 0 for UDP.
     pub tcp_flags: u8,
     /// Who talked to whom.
@@ -105,6 +107,8 @@ impl<'a> Record<'a> {
             session_started: has(FLAG_SESSION_STARTED),
             session_quiet: has(FLAG_SESSION_QUIET),
             inspect: has(FLAG_INSPECT),
+            behind_gap: has(FLAG_BEHIND_GAP)
+                .then(|| header.sequence.wrapping_sub(header.late.into())),
             tcp_flags: header.tcp_flags,
             flow: flow(&header.flow, header.direction)?,
             flow_key: header.flow,

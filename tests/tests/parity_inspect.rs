@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use common::{kernel::Hook, pair::Pair};
 use detector_common::{
     counter::Counter,
-    event::{FLAG_INSPECT, RecordHeader},
+    event::{FLAG_BEHIND_GAP, FLAG_INSPECT, RecordHeader},
     inspect::BUDGET,
 };
 use detector_user::rules::{compile::compile, file};
@@ -78,6 +78,44 @@ fn a_stream_is_shown_until_its_budget_is_used_and_again_where_a_message_begins()
         let down = Packet::tcp(app(443), UE, Tcp::data(1), &bulk).frame();
         assert_eq!(shown(&mut pair, [down]), [None], "{hook:?}");
         pair.compare_memory();
+    }
+}
+
+/// Of each frame that is shown, whether what came before it was not.
+fn behind_gaps(pair: &mut Pair, frames: impl IntoIterator<Item = Vec<u8>>) -> Vec<Option<bool>> {
+    let of = |header: RecordHeader| {
+        let shown = header.flags & FLAG_INSPECT != 0;
+        shown.then_some(header.flags & FLAG_BEHIND_GAP != 0)
+    };
+    frames.into_iter().map(|frame| pair.send(&frame).and_then(of)).collect()
+}
+
+#[test]
+fn what_is_shown_behind_something_that_was_not_says_so_once() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{http: {host: shop.example}}"]);
+        let request = http_request("GET", "/", "shop", "");
+        let bulk = |number: u32| segment(1 + number * 1400, &[0x55; 1400]);
+        let all = BUDGET.div_ceil(1400) as u32;
+        let within = behind_gaps(&mut pair, (0..all).map(bulk));
+        assert!(within.iter().all(|gap| *gap == Some(false)), "{hook:?}: {within:?}");
+        let frames = [bulk(all), segment(40_000, &request), segment(40_200, &request)];
+        let seen = behind_gaps(&mut pair, frames);
+        assert_eq!(seen, [None, Some(true), Some(false)], "{hook:?}");
+        pair.compare_memory();
+    }
+}
+
+#[test]
+fn flags_are_shown_of_a_stream_whose_budget_is_used() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{http: {host: shop.example}}", "{flow: {tcpFlags: PSH}}"]);
+        let all = BUDGET.div_ceil(1400) as u32 + 3;
+        let frames = (0..all).map(|number| segment(1 + number * 1400, &[0x55; 1400]));
+        let seen = shown(&mut pair, frames);
+        assert!(seen.iter().all(|shown| *shown == Some(1400)), "{hook:?}: {seen:?}");
     }
 }
 
@@ -166,5 +204,29 @@ fn a_cut_request_line_is_shown_with_what_follows_it_and_a_whole_one_is_not() {
         assert_eq!(shown(&mut pair, cut), lengths, "{hook:?}");
         pair.compare_memory();
         assert!(pair.software.counter(Counter::Inspected) == 3, "{hook:?}");
+    }
+}
+
+#[test]
+fn a_request_that_no_rule_allows_is_not_shown_if_nothing_goes_with_it() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook, &["{http: {path: /cart, host: shop.example}}"]);
+        let get = |path: &str, fill: usize| {
+            let fill = "x".repeat(fill);
+            format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nCookie: {fill}\r\n\r\n")
+        };
+        // Of every length around those that are looked through at a time, and of a full segment.
+        let lengths = (8..78).chain([300, 900, 1380]);
+        for (number, fill) in (1..).zip(lengths) {
+            let (other, wanted) = (get("/index.html", fill), get("/cart/1", fill));
+            let pipelined = [&other[..], "GET /cart HTTP/1.1\r\n\r\n"].concat();
+            let at = number * 10_000;
+            let frames = [(at, &other), (at + 3000, &wanted), (at + 6000, &pipelined)];
+            let frames = frames.map(|(at, text)| segment(at, text.as_bytes()));
+            let seen = shown(&mut pair, frames).into_iter().map(|shown| shown.is_some());
+            assert_eq!(seen.collect::<Vec<_>>(), [false, true, true], "{hook:?}: {fill}");
+        }
+        pair.compare_memory();
     }
 }

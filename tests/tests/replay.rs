@@ -294,3 +294,39 @@ fn what_to_do_with_the_packets_must_be_said_once() {
         assert!(said.contains("--facts") && said.contains("--rules"), "{said}");
     }
 }
+
+/// Which rules fired, in the order of their events, without those of sessions.
+fn fired(output: &Output) -> Vec<String> {
+    let rules = events(output).into_iter().map(|event| event["rule"].as_str().unwrap().to_owned());
+    rules.filter(|rule| rule != "ended").collect()
+}
+
+#[test]
+fn a_request_behind_a_long_body_in_chunks_is_found_on_the_same_connection() {
+    let directory = tempfile::tempdir().expect("directory");
+    let head = b"POST /upload HTTP/1.1\r\nHost: elsewhere\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = [&b"578\r\n"[..], &[b'x'; 1400], b"\r\n"].concat();
+    let request = http_request("GET", "/", "shop.example", "");
+    let mut pieces = vec![&head[..]];
+    pieces.extend([&chunk[..]; 30]);
+    pieces.extend([&b"0\r\n\r\n"[..], &request]);
+    let output = replay(directory.path(), &pcap::file(&presses([10, 60, 0, 2], &pieces)), &[]);
+    assert_eq!(fired(&output), ["host"], "{output:?}");
+}
+
+#[test]
+fn a_second_request_that_is_cut_is_found_behind_whole_ones() {
+    let directory = tempfile::tempdir().expect("directory");
+    let buy = http_request("POST", "/buy", "a", "{}");
+    let other = http_request("PUT", "/", "a", &"x".repeat(1200));
+    let mut pieces = vec![&buy[..8], &buy[8..]];
+    pieces.extend([&other[..]; 5]);
+    pieces.extend([&buy[..8], &buy[8..]]);
+    let rules = RULES.replace("host: shop.example", "path: /never");
+    let (rules_file, file) = (directory.path().join("r.yaml"), directory.path().join("c.pcap"));
+    fs::write(&rules_file, rules).expect("rules");
+    fs::write(&file, pcap::file(&presses([10, 60, 0, 2], &pieces))).expect("capture");
+    let mut command = agent::command(None).expect("`cargo xtask build`");
+    let output = command.arg("replay").arg(&file).arg("--rules").arg(&rules_file).output();
+    assert_eq!(fired(&output.expect("detector")), ["buy", "buy"]);
+}

@@ -21,11 +21,11 @@ use crate::{
     counter::Counter,
     event::{FLAG_IMPORTANT, PayloadKind},
     http,
-    inspect::{self, want},
+    inspect::{self, Look, want},
     lookup,
     packet::{Direction, Layer, PacketBytes, Protocol},
     parse::{Facts, parse},
-    rule::{ApplicationEntry, Generation, Tables},
+    rule::{ApplicationEntry, Generation, Tables, row},
     state::{FlowKey, State},
     verifier::forget_all,
     wire::tcp_flag::{FIN, RST, SYN},
@@ -64,15 +64,20 @@ struct Notices {
     started: bool,
     quiet: bool,
     /// User space is to read the packet itself.
-    inspect: bool,
+    inspect: Look,
 }
 
 impl Notices {
-    const NONE: Self = Self { started: false, quiet: false, inspect: false };
+    const NONE: Self = Self { started: false, quiet: false, inspect: Look::NO };
 
     #[inline(always)]
     fn any(self) -> bool {
-        self.started || self.quiet || self.inspect
+        self.started || self.quiet || self.shown()
+    }
+
+    #[inline(always)]
+    fn shown(self) -> bool {
+        self.inspect.is_wanted()
     }
 }
 
@@ -109,15 +114,16 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let seen = count_packet(&watched, &session, state);
     let start = start_of(&watched, &session, state, &mut notices);
     if application.inspect != 0 {
-        notices.inspect =
-            inspect::wanted(packet, facts, (direction, application), seen, tables, state);
+        let look = inspect::wanted(packet, facts, (direction, application), seen, tables, state);
+        let Some(draft) = state.draft() else { return };
+        notices.inspect = look.forget(&mut draft.opaque);
     }
     let found = recognise(packet, &watched, &session, tables, head, state, &mut notices);
     if application.inspect & want::UDP_FIRST != 0 && matches!(found.kind, PayloadKind::UdpFirst) {
-        notices.inspect = true;
+        notices.inspect = Look::PACKET;
     }
     if application.inspect & want::CUT_REQUESTS != 0
-        && !notices.inspect
+        && !notices.shown()
         && facts.payload_length != 0
         && matches!(facts.protocol, Protocol::Tcp)
     {
@@ -142,16 +148,18 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let now = if notices.started { start } else { state.now() };
     let Some(draft) = state.draft() else { return };
     fill_record(&mut draft.record, &watched, &found, notices, start, now);
-    if notices.inspect && application.inspect & want::IMPORTANT != 0 {
+    if notices.shown() && application.inspect & want::IMPORTANT != 0 {
         draft.record.flags |= FLAG_IMPORTANT;
     }
     draft.record.vlan = vlans(packet, facts);
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;
     draft.rows = rows(&watched, &found, &session, start);
+    let gated = application.inspect & want::HTTP_GATED != 0 && notices.inspect.is_of_stream();
+    draft.gate_row = if gated { found.gate_row() } else { row::ALL };
     draft.first_word = application.first_word;
     draft.last_word = application.last_word;
-    report(facts, &session, tables, state);
+    report(packet, facts, &session, tables, state);
 }
 
 /// Whether packets of the application, as far as they go in bursts, need no more than to be counted.

@@ -4,8 +4,10 @@ use super::{Notices, Watched};
 use crate::{
     counter::Counter,
     event::PayloadKind,
-    http, lookup,
+    http::{self, HttpMethod},
+    lookup,
     packet::{PacketBytes, Protocol},
+    request_gate,
     rule::{Generation, Tables, row},
     state::{SessionState, State, UDP_FLOW_IDLE_NS},
     verifier::forget,
@@ -26,6 +28,23 @@ impl Found {
         Self { kind: PayloadKind::TcpOpened, row_kind: row::TCP_OPENED, path_row: row::ALL };
     const UDP_FIRST: Self =
         Self { kind: PayloadKind::UdpFirst, row_kind: row::UDP_FIRST, path_row: row::ALL };
+
+    /// The row of rules that user space decides and that a request of a method without a body may match;
+    /// that of all rules for anything else.
+    #[inline(always)]
+    pub(super) fn gate_row(&self) -> u32 {
+        const BODILESS: u32 = {
+            let (mut kinds, mut at) = (0, 0);
+            while at < HttpMethod::ALL.len() {
+                if request_gate::is_bodiless(HttpMethod::ALL[at]) {
+                    kinds |= 1 << row::http(HttpMethod::ALL[at]);
+                }
+                at += 1;
+            }
+            kinds
+        };
+        if BODILESS >> self.row_kind & 1 != 0 { row::gated(self.row_kind) } else { row::ALL }
+    }
 }
 
 /// Looks at the payload's start for what rules can ask for.

@@ -3,8 +3,8 @@
 use super::{Notices, Watched, recognise::Found};
 use crate::{
     event::{
-        FLAG_INSPECT, FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT,
-        MAX_VLANS, RECORD_VERSION, RecordHeader,
+        FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT, MAX_VLANS,
+        RECORD_VERSION, RecordHeader,
     },
     packet::PacketBytes,
     parse::Facts,
@@ -39,9 +39,9 @@ pub(super) fn fill_record(
     if notices.quiet {
         record.flags |= FLAG_SESSION_QUIET;
     }
-    if notices.inspect {
-        record.flags |= FLAG_INSPECT;
-    }
+    let (flags, late) = notices.inspect.told();
+    record.flags |= flags;
+    record.late = late;
     record.tcp_flags = facts.tcp_flags;
     record.time_ns = now;
     record.session_start_ns = start;

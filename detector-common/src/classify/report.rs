@@ -6,12 +6,14 @@ use super::matching::collect_rules;
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
-        FLAG_IMPORTANT, FLAG_INSPECT, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, MAX_MATCHES,
-        MAX_SEGMENT, PayloadKind,
+        FLAG_BEHIND_GAP, FLAG_IMPORTANT, FLAG_INSPECT, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED,
+        MAX_MATCHES, MAX_SEGMENT, PayloadKind,
     },
-    packet::Protocol,
+    inspect,
+    packet::{PacketBytes, Protocol},
     parse::Facts,
-    rule::Tables,
+    request_gate,
+    rule::{Tables, row},
     state::{Draft, SessionState, State},
     wire::tcp_flag::SYN,
 };
@@ -19,7 +21,8 @@ use crate::{
 /// Finds the rules that match and sends the record if it says anything. All it knows of the packet
 /// it reads from the draft, see [`crate::verifier`].
 #[inline(always)]
-pub(super) fn report<T: Tables, S: State>(
+pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
     facts: &Facts,
     session: &SessionState,
     tables: &T,
@@ -27,7 +30,14 @@ pub(super) fn report<T: Tables, S: State>(
 ) {
     let Some(draft) = state.draft() else { return };
     let draft = black_box(draft);
-    let inspect = draft.record.flags & FLAG_INSPECT != 0;
+    let mut inspect = draft.record.flags & FLAG_INSPECT != 0;
+    if draft.gate_row != row::ALL && request_gate::keeps_out(packet, facts, draft, tables) {
+        inspect = false;
+        draft.record.flags &= !(FLAG_INSPECT | FLAG_BEHIND_GAP);
+        let direction = draft.record.direction;
+        inspect::hide(facts, direction, state);
+    }
+    let Some(draft) = state.draft() else { return };
     let notices = draft.record.flags & (FLAG_SESSION_STARTED | FLAG_SESSION_QUIET) != 0;
     let mut capture = 0;
     if draft.record.payload_kind != PayloadKind::Other as u8 {

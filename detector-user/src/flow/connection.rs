@@ -133,6 +133,18 @@ impl Connection {
         );
     }
 
+    /// What a direction said before a sequence number is not seen any more, where it was not.
+    pub(super) fn give_up_before(
+        &mut self,
+        key: &Key,
+        sequence: u32,
+        forth: bool,
+        output: &mut Output<'_>,
+    ) {
+        let (order, half, mut context) = self.parts(key, forth, output);
+        order.give_up_before(sequence, &mut |piece| half.piece(piece, &mut context));
+    }
+
     /// The ports are used again. An answer (SYN and ACK) begins its own direction only.
     fn begin_anew(&mut self, key: &Key, forth: bool, flags: u8) {
         if flags & tcp_flag::ACK == 0 {

@@ -220,6 +220,18 @@ impl Flows {
         }
     }
 
+    /// Of what came before a sequence number of this segment's direction nothing more will be seen: what
+    /// waits for it is read now.
+    pub fn give_up_before(&mut self, segment: &Segment<'_>, sequence: u32, facts: &mut Vec<Found>) {
+        let (key, forth) = key_of(segment);
+        let Limits { idle_ns, .. } = self.limits;
+        let mut output = Output { limits: self.limits, facts, counts: &mut self.counts };
+        let now = segment.stamp.time_ns;
+        self.connections.visit(key, now, idle_ns, false, |connection| {
+            connection.give_up_before(&key, sequence, forth, &mut output);
+        });
+    }
+
     /// Whether more packets are needed of this one's flow to complete what they say.
     pub fn is_unfinished(&self, segment: &Segment<'_>) -> bool {
         let (key, _) = key_of(segment);

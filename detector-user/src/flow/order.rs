@@ -170,6 +170,20 @@ impl Order {
         self.take_ahead(give);
     }
 
+    /// What was not seen before this sequence number will not be.
+    pub(super) fn give_up_before(&mut self, sequence: u32, give: &mut impl FnMut(Piece<'_>)) {
+        while let Some(next) = self.next.filter(|next| distance(*next, sequence) > 0) {
+            match self.ahead.first() {
+                Some(first) if distance(first.sequence, sequence) > 0 => self.skip_gap(give),
+                Some(_) | None => {
+                    self.next = Some(sequence);
+                    give(Piece::Gap(distance(next, sequence).unsigned_abs().into()));
+                }
+            }
+        }
+        self.take_ahead(give);
+    }
+
     /// Nothing more will come.
     pub(super) fn finish(&mut self, give: &mut impl FnMut(Piece<'_>)) {
         while !self.ahead.is_empty() {

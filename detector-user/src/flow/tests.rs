@@ -566,3 +566,30 @@ proptest! {
         prop_assert_eq!(facts(&pieces), whole);
     }
 }
+
+#[test]
+fn nobody_waits_for_what_is_known_not_to_come() {
+    let mut wire = Wire::to_port(9000);
+    wire.up(1, REQUEST);
+    // Behind bytes that nobody shows, and before others that are only late.
+    wire.up(500, &REQUEST[..9]);
+    assert_eq!(wire.facts.len(), 1, "waits");
+    wire.up(1000, &TWO[60..]);
+    let next = Segment {
+        source: end(1, 40_000),
+        destination: end(2, 9000),
+        transport: Transport::Tcp { sequence: 500, acknowledgement: 0, flags: 0 },
+        payload: REQUEST,
+        length: REQUEST.len() as u32,
+        quoted: false,
+        stamp: Stamp { time_ns: 9, frame: 9 },
+        wanted: Wanted::default(),
+    };
+    wire.flows.give_up_before(&next, 500, &mut wire.facts);
+    wire.flows.packet(&next, &mut wire.facts);
+    assert_eq!(wire.facts.len(), 2);
+    wire.up(1000 - 60, &TWO[..60]);
+    assert_eq!(wire.facts.len(), 2, "the gap before it may still be filled");
+    wire.up(500 + REQUEST.len() as u32, &vec![b'x'; 440 - REQUEST.len()]);
+    assert_eq!(wire.facts.len(), 4);
+}

@@ -179,6 +179,9 @@ impl<C: Clone> FlowWatch<C> {
     ) -> Vec<Sighting> {
         let mut found = std::mem::take(&mut self.found);
         let segment = Segment { wanted, ..segment(record, self.records) };
+        if let Some(sequence) = record.behind_gap {
+            self.flows.give_up_before(&segment, sequence, &mut found);
+        }
         self.flows.packet(&segment, &mut found);
         let ue = record.flow_key.ue;
         let mut sightings = Vec::new();

@@ -46,6 +46,7 @@ pub(crate) fn opened(user: u32, time_ns: u64) -> Record<'static> {
         session_started: false,
         session_quiet: false,
         inspect: true,
+        behind_gap: None,
         tcp_flags: SYN,
         flow_key: FlowKey { ue: ue_address, ue_port: 40_000, ..FlowKey::new_zeroed() },
         flow: Flow {

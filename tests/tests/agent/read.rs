@@ -8,7 +8,7 @@ use std::{
 
 use testbed::{frames::client_hello, need_root};
 
-use crate::bed::{APP, BUY, Bed, UE, rule_text, rules, rules_with, settled};
+use crate::bed::{APP, BUY, Bed, UE, metric, rule_text, rules, rules_with, settled};
 
 /// A plain connection of the user, each write of which becomes a segment.
 fn connection(bed: &Bed) -> TcpStream {
@@ -114,4 +114,36 @@ fn a_closed_connection_says_how_much_it_carried_and_a_datagram_what_it_begins_wi
     }
     events = settled(&agent, "delivered", 3).len();
     assert_eq!(events, 3);
+}
+
+#[test]
+fn requests_whose_method_and_path_no_rule_allows_are_not_shown_to_user_space() {
+    need_root!();
+    let bed = Bed::new();
+    bed.write(
+        "rules.yaml",
+        &rules_with("match: {http: {path: /cart, headers: {x-item: '42'}}}", "{}"),
+    );
+    let receiver = bed.receiver();
+    let agent = bed.start();
+    let shown = || metric(&agent, "detector_kernel_findings_total", &["finding=\"inspected\""]);
+    let get = |path: &str| {
+        let fields = "Host: shop\r\nX-Item: 42\r\nUser-Agent: a browser of the usual kind";
+        format!("GET {path} HTTP/1.1\r\n{fields}\r\n\r\n")
+    };
+    let mut stream = connection(&bed);
+    // The SYN is shown, and what is asked for.
+    for path in ["/", "/cart", "/index.html", "/cart"] {
+        send(&mut stream, [get(path)]);
+        assert!(answer(&mut stream).starts_with("HTTP/1.1 "));
+    }
+    settled(&agent, "delivered", 2);
+    assert_eq!(shown(), 3.0);
+    // Two requests in one segment are shown, whichever comes first.
+    send(&mut stream, [[get("/"), get("/cart")].concat()]);
+    settled(&agent, "delivered", 3);
+    assert_eq!(shown(), 4.0);
+    for request in receiver.recorded() {
+        assert_eq!(request.json()["http"]["path"], "/cart");
+    }
 }

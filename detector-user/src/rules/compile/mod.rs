@@ -5,6 +5,7 @@
 //! has a file, and so have the names that DNS messages are shown for.
 
 mod endpoint;
+mod gate;
 mod name;
 mod path;
 mod prefix;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 
 pub use self::prefix::address;
 use self::{
+    gate::Gate,
     prefix::{Prefix, is_v4},
     row::words_used,
 };
@@ -134,6 +136,8 @@ struct Builder<'a> {
     set: &'a RuleSet,
     /// What the kernel decides for each rule; `None` for rules that user space decides.
     signatures: Vec<Option<Signature>>,
+    /// Which requests may match the others, of those on requests.
+    gates: Vec<Option<Gate>>,
     rows: Vec<Row>,
     row_numbers: HashMap<Row, u32>,
     entries: Vec<Entry>,
@@ -150,6 +154,7 @@ impl<'a> Builder<'a> {
         Self {
             set,
             signatures: set.rules.iter().map(|rule| rule.signature()).collect(),
+            gates: set.rules.iter().map(|rule| Gate::of(rule)).collect(),
             rows: Vec::new(),
             row_numbers: HashMap::new(),
             entries: Vec::new(),
@@ -172,7 +177,7 @@ impl<'a> Builder<'a> {
             let requests = set.rules.iter().filter(|rule| {
                 of_it(rule) && matches!(rule.signature(), Some(Signature::HttpRequest(_)))
             });
-            entries.push(ApplicationEntry {
+            let mut entry = ApplicationEntry {
                 id: stable_id(&application.name),
                 row: self.row_number(row),
                 tracks_udp: u32::from(tracks_udp),
@@ -180,7 +185,11 @@ impl<'a> Builder<'a> {
                 last_word: used.last().unwrap_or(0),
                 request_capture: requests.map(|rule| u32::from(rule.capture)).max().unwrap_or(0),
                 ..inspection(set.rules.iter().map(Arc::as_ref).filter(|rule| of_it(rule)))
-            });
+            };
+            let rules =
+                set.rules.iter().map(Arc::as_ref).zip(self.gates.iter().map(Option::as_ref));
+            gate::close(&mut entry, rules.filter(|(rule, _)| of_it(rule)));
+            entries.push(entry);
         }
         entries
     }

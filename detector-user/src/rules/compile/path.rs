@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use detector_common::{http::PATH_PREFIX_LENGTHS, lookup::path_key, rule::Tag};
+use detector_common::{
+    http::PATH_PREFIX_LENGTHS,
+    lookup::path_key,
+    rule::{Row, Tag},
+};
 
 use super::Builder;
 use crate::rules::{
@@ -20,10 +24,13 @@ impl Builder<'_> {
                 keys.insert(prefix.to_vec());
             }
         }
+        for gate in self.gates.iter().flatten() {
+            keys.extend(gate.starts().map(<[u8]>::to_vec));
+        }
         for key in keys {
             let length = PATH_PREFIX_LENGTHS.iter().position(|length| *length == key.len());
             self.path_lengths |= length.map_or(0, |place| 1 << place);
-            let row = self.select_signature(|signature| path_allows(signature, &key));
+            let row = self.path_row(&key);
             let value = self.row_number(row);
             self.entries.push(Entry {
                 key: path_key(words(&key)),
@@ -31,6 +38,12 @@ impl Builder<'_> {
                 value,
             });
         }
+    }
+
+    /// The rules that a request whose path begins with `start` (a table prefix, or nothing) may match.
+    pub(super) fn path_row(&self, start: &[u8]) -> Row {
+        let decided = self.select_signature(|signature| path_allows(signature, start));
+        decided.or(&self.select_gate(|gate| gate.allows_path(start)))
     }
 }
 
@@ -46,7 +59,7 @@ fn kernel_path(signature: &Signature) -> Option<&[u8]> {
 }
 
 /// Whether a request whose path begins with `start` (a table prefix, or nothing) may match.
-pub(super) fn path_allows(signature: &Signature, start: &[u8]) -> bool {
+fn path_allows(signature: &Signature, start: &[u8]) -> bool {
     match signature {
         Signature::HttpRequest(_) => {
             kernel_path(signature).is_none_or(|path| start.starts_with(path))

@@ -6,7 +6,7 @@ use detector_common::{
     rule::{Row, row},
 };
 
-use super::{Builder, path::path_allows};
+use super::{Builder, gate::Gate};
 use crate::rules::model::{Rule, Signature};
 
 impl Builder<'_> {
@@ -23,13 +23,12 @@ impl Builder<'_> {
 
     /// The row of the rules whose signature is such.
     pub(super) fn select_signature(&self, wanted: impl Fn(&Signature) -> bool) -> Row {
-        let mut row = Row::NONE;
-        for (number, signature) in self.signatures.iter().enumerate() {
-            if signature.as_ref().is_some_and(&wanted) {
-                row.0[number / 64] |= 1 << (number % 64);
-            }
-        }
-        row
+        select_some(&self.signatures, wanted)
+    }
+
+    /// The row of the rules that user space decides and whose gate is such.
+    pub(super) fn select_gate(&self, wanted: impl Fn(&Gate) -> bool) -> Row {
+        select_some(&self.gates, wanted)
     }
 
     /// The number of a row; equal rows share one.
@@ -61,11 +60,25 @@ impl Builder<'_> {
                 }
             }
         }
-        rows[row::ANY_PATH as usize] =
-            self.select_signature(|signature| path_allows(signature, b""));
+        for method in HttpMethod::ALL {
+            rows[row::gated(row::http(method)) as usize] =
+                self.select_gate(|gate| gate.allows_method(method));
+        }
+        rows[row::ANY_PATH as usize] = self.path_row(b"");
         rows[row::ANY_UE as usize] = self.select(|rule| rule.ue.is_empty());
         self.rows = rows;
     }
+}
+
+/// The row of the rules that have what is wanted.
+fn select_some<T>(of_rules: &[Option<T>], wanted: impl Fn(&T) -> bool) -> Row {
+    let mut row = Row::NONE;
+    for (number, found) in of_rules.iter().enumerate() {
+        if found.as_ref().is_some_and(&wanted) {
+            row.0[number / 64] |= 1 << (number % 64);
+        }
+    }
+    row
 }
 
 /// Whether a request of this method may match.

@@ -37,6 +37,18 @@ impl PathPattern {
         }
     }
 
+    /// Every such path begins with one of these; `None` if nothing is known of how it begins. Only
+    /// characters that stand in a request as they do here.
+    pub fn starts(&self) -> Option<Vec<String>> {
+        let literals = match self {
+            Self::Exact(path) | Self::Prefix(path) => vec![path.clone()],
+            Self::Glob(glob) => vec![glob.start()],
+            Self::Regex(regex) => regex.starts()?,
+        };
+        let plain = |literal: String| literal.chars().take_while(char::is_ascii_graphic).collect();
+        Some(literals.into_iter().map(plain).collect())
+    }
+
     /// In words, for tables.
     pub fn text(&self) -> String {
         match self {
@@ -89,6 +101,16 @@ impl Scalar for PathGlob {
             "description": "A path with * (within a segment), ** (over segments), ?, [ab], {a,b}.",
             "examples": ["/api/*/buy", "/static/**"],
         })
+    }
+}
+
+impl PathGlob {
+    /// What stands before the first character that is none of its own.
+    fn start(&self) -> String {
+        let glob = self.0.glob().glob();
+        let end = glob.find(['*', '?', '[', '{', '\\']).unwrap_or(glob.len());
+        // `/a/**` is below `/a`; whoever takes it for `/a` too loses nothing.
+        glob[..end].strip_suffix('/').unwrap_or(&glob[..end]).to_owned()
     }
 }
 
@@ -151,6 +173,19 @@ impl Scalar for PathRegex {
     }
 }
 
+impl PathRegex {
+    /// What paths begin with in which it is found, if that is where it must stand.
+    fn starts(&self) -> Option<Vec<String>> {
+        let expression = regex_syntax::Parser::new().parse(self.0.as_str()).ok()?;
+        if !expression.properties().look_set_prefix().contains(Look::Start) {
+            return None;
+        }
+        let literals = Extractor::new().extract(&expression);
+        let text = |literal: &Literal| String::from_utf8(literal.as_bytes().to_vec()).ok();
+        literals.literals()?.iter().map(text).collect()
+    }
+}
+
 /// Whether it matches nothing at all, or must stand where a path begins and begins otherwise.
 fn never_in_a_path(expression: &Hir) -> bool {
     let properties = expression.properties();
@@ -176,6 +211,8 @@ fn never_in_a_path(expression: &Hir) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn glob(text: &str) -> PathPattern {
@@ -189,6 +226,45 @@ mod tests {
         assert!(glob("/static/**").matches("/static/a/b.js"));
         assert!(glob("/a{b,c}").matches("/ac") && !glob("/a{b,c}").matches("/ad"));
         assert!(!glob("/buy").matches("/buy/1"));
+    }
+
+    #[test]
+    fn how_all_paths_begin_is_told_only_where_it_is_sure() {
+        let regex = |text| PathPattern::Regex(PathRegex::parse(text).unwrap()).starts();
+        let some = |starts: &[&str]| Some(starts.iter().map(|it| (*it).to_owned()).collect());
+        assert_eq!(PathPattern::Prefix("/a\u{fc}b".into()).starts(), some(&["/a"]));
+        assert_eq!(glob("/api/*/buy").starts(), some(&["/api"]));
+        assert_eq!(glob("/buy{,/1}").starts(), some(&["/buy"]));
+        assert_eq!(glob("**/buy").starts(), some(&[""]));
+        assert_eq!(glob("/a\\*b").starts(), some(&["/a"]));
+        assert_eq!(
+            regex("^/api/v[12]/x?"),
+            some(&["/api/v1/x", "/api/v1/", "/api/v2/x", "/api/v2/"])
+        );
+        assert_eq!(regex("^(/cart|/pay)"), some(&["/cart", "/pay"]));
+        assert_eq!(regex("^(/cart|.*x)"), None);
+        assert_eq!(regex("/cart"), None, "anywhere");
+        assert_eq!(regex("^/a|/b"), None, "either at the start or anywhere");
+        assert_eq!(regex("(?m)^/a"), None, "a line's start");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_matches_begins_so(
+            regex in "\\^?(\\(\\?i\\))?[/abAB]{0,4}[?*+]?(\\|/a)?[/ab.]{0,2}",
+            globbed in "/[/ab*?\\\\]{0,6}",
+            path in "/[/abAB]{0,6}",
+        ) {
+            let patterns = [
+                PathRegex::parse(&regex).map(PathPattern::Regex),
+                PathGlob::parse(&globbed).map(PathPattern::Glob),
+            ];
+            for pattern in patterns.into_iter().flatten().filter(|it| it.matches(&path)) {
+                let starts = pattern.starts();
+                let begins = |start: &String| path.starts_with(start.as_str());
+                prop_assert!(starts.is_none_or(|all| all.iter().any(begins)), "{}", pattern.text());
+            }
+        }
     }
 
     #[test]

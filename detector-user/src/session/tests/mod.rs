@@ -81,6 +81,7 @@ fn record(ue: u8, start_ns: u64) -> Record<'static> {
         session_started: true,
         session_quiet: false,
         inspect: false,
+        behind_gap: None,
         tcp_flags: 0,
         flow_key: FlowKey::new_zeroed(),
         flow: Flow {
