@@ -120,7 +120,7 @@ impl Agent {
         let readiness = Readiness::requiring([ATTACHED, RULES]);
         readiness.met(RULES);
         let Prepared { listener, control, kernel, reloader, attacher } = prepared;
-        let prepare::Tables { sessions, counters, inherited, notes, log } = kernel;
+        let prepare::Tables { read, counters, log } = kernel;
         let spans = traces::start(&config, &metrics)?;
         let cpu = config.limits.cpu.map(CpuBudget::cores).unwrap_or_default();
         let (shown, shown_by) = (cpu.clone(), cpu.clone());
@@ -133,15 +133,7 @@ impl Agent {
         let events =
             events::EventMaker::new(&config, delivery.clone(), output, spans.clone(), give_up_too);
         let budgets = reader::Budgets { cpu, memory: config.limits.memory };
-        let reader = reader::Reader::start(
-            inherited,
-            sessions,
-            notes,
-            reloader.history(),
-            events,
-            budgets,
-            &metrics,
-        )?;
+        let reader = reader::Reader::start(read, reloader.history(), events, budgets, &metrics)?;
         let devices = observe::Devices::default();
         let ledgers = delivery.ledgers();
         let sinks = ledgers.clone();

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 
 use super::{
     handover::{HandoverNotes, ReaderNotes},
-    pins::{self, Inherited},
+    pins,
+    reader::Readable,
     reload::Reloader,
     say, sinks,
 };
@@ -19,7 +20,6 @@ use crate::{
         kernel::{Kernel, KernelLimits, KernelLog, Notes, PacketCounters},
         ring_notes::RingNotes,
         rule_notes::GenerationNotes,
-        session_map::SessionMap,
     },
 };
 
@@ -36,11 +36,8 @@ pub(super) struct Prepared {
 
 /// The kernel's tables but those of rules, which are the reloader's.
 pub(super) struct Tables {
-    pub(super) sessions: SessionMap,
+    pub(super) read: Readable,
     pub(super) counters: PacketCounters,
-    pub(super) inherited: Inherited,
-    /// For the next agent, where pins are kept.
-    pub(super) notes: Option<ReaderNotes>,
     pub(super) log: Option<KernelLog>,
 }
 
@@ -78,7 +75,7 @@ impl Prepared {
         }
         attach(&mut attacher)?;
         let inherited = pins::sweep(&attacher, ring, ring_notes.as_mut());
-        let kernel = Tables { sessions, counters, inherited, notes, log };
+        let kernel = Tables { read: Readable { inherited, sessions, notes }, counters, log };
         Ok(Self { listener, control, kernel, reloader, attacher })
     }
 }

@@ -51,6 +51,14 @@ pub(super) struct ReaderCounts {
     pub(super) all_read: bool,
 }
 
+/// What is read of the kernel programs, and kept with it.
+pub(super) struct Readable {
+    pub(super) inherited: Inherited,
+    pub(super) sessions: SessionMap,
+    /// For the next agent, where pins are kept.
+    pub(super) notes: Option<ReaderNotes>,
+}
+
 /// What the agent may use of the machine.
 pub(super) struct Budgets {
     pub(super) cpu: CpuBudget,
@@ -87,9 +95,7 @@ impl Unsettled {
 
 impl Reader {
     pub(super) fn start(
-        Inherited { ring, uncounted_before }: Inherited,
-        sessions: SessionMap,
-        notes: Option<ReaderNotes>,
+        Readable { inherited: Inherited { ring, uncounted_before }, sessions, notes }: Readable,
         rules: RuleHistory,
         events: EventMaker,
         Budgets { cpu, memory }: Budgets,
