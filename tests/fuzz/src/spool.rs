@@ -184,11 +184,9 @@ pub(crate) fn dead_letters(bytes: &[u8]) {
     }
 }
 
-/// A file of this process and thread alone, in memory where that can be.
+/// A file of this process and thread alone.
 fn scratch(name: &str) -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let directory = base.join(format!("detector-fuzz-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("detector-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a writable directory");
     directory.join(format!("{:?}-{name}", std::thread::current().id()))
 }

@@ -7,12 +7,13 @@ mod turns;
 use std::{
     fs::{self, File},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::available_parallelism,
 };
 
 use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
 
 use self::report::Report;
 use crate::{env::Env, setup::cargo_fuzz, shell};
@@ -110,8 +111,13 @@ fn build(env: &Env) -> Result<()> {
 fn one(env: &Env, target: &str, args: &Args) -> Result<Report> {
     let path = logs(env).join(format!("{target}.log"));
     let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let scratch = scratch()?;
     let mut program = program(env, target, args)?;
-    let program = program.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let program = program
+        .env("TMPDIR", scratch.path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     let status = program.status().with_context(|| format!("cannot start the target {target}"))?;
     let said = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
     if !status.success() {
@@ -140,6 +146,14 @@ fn program(env: &Env, target: &str, args: &Args) -> Result<Command> {
     let given = ["seeds", "regressions"].map(|kind| env.root.join("tests/fuzz").join(kind));
     program.args(given.map(|kind| kind.join(target)).into_iter().filter(|path| path.is_dir()));
     Ok(program)
+}
+
+/// What a target leaves behind when libFuzzer ends it goes with this; in memory where that can be.
+fn scratch() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let base = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    let directory = tempfile::Builder::new().prefix("detector-fuzz-").tempdir_in(base);
+    directory.context("cannot make a directory for what a target writes")
 }
 
 fn directory(env: &Env) -> PathBuf {
