@@ -330,3 +330,45 @@ fn a_second_request_that_is_cut_is_found_behind_whole_ones() {
     let output = command.arg("replay").arg(&file).arg("--rules").arg(&rules_file).output();
     assert_eq!(fired(&output.expect("detector")), ["buy", "buy"]);
 }
+
+#[test]
+fn a_table_has_a_line_for_each_event_whose_columns_stand_under_each_other() {
+    let directory = tempfile::tempdir().expect("directory");
+    let request = http_request("POST", "/buy", "shop.example", "{}");
+    let (ue6, shop6) = (IpAddr::from([0xfd00, 0x60, 1, 2, 3, 4, 0x1111, 0xffff]), "fd00:45::10");
+    let shop6 = (shop6.parse().expect("address"), 80);
+    let mut frames = presses([10, 60, 0, 2], &[&request]);
+    frames.push(Packet::tcp((ue6, 40_000), shop6, Tcp::data(1), &request).frame());
+    frames.extend(presses([10, 60, 0, 3], &[&request]));
+    let long = "a-rule-with-quite-a-long-name-that-says-much-of-what-it-is-for";
+    let rules = RULES.replace("name: host}", &format!("name: {long}}}"));
+    let rules = rules
+        .replace("{cidr: 10.45.0.10, ports: [80]}", "{cidr: 10.45.0.10}, {cidr: 'fd00:45::/64'}");
+    let (rules_file, file) = (directory.path().join("r.yaml"), directory.path().join("c.pcap"));
+    fs::write(&rules_file, rules).expect("rules");
+    fs::write(&file, pcap::file(&frames)).expect("capture");
+    let mut command = agent::command(None).expect("`cargo xtask build`");
+    command.arg("replay").arg(&file).arg("--rules").arg(&rules_file).args(["--format", "table"]);
+    let output = command.output().expect("detector");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 1 + 3 * 3, "{text}");
+    assert!(!text.contains('\x1b'), "no colours in a pipe");
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["time", "ue", "rule", "id", "type"]
+    );
+    let column = |line: &str, value: &str| line.find(value).unwrap_or_else(|| panic!("{line}"));
+    let plain: Vec<usize> =
+        lines[..2].iter().map(|line| line.rfind("  ").expect("columns")).collect();
+    assert_eq!(column(lines[0], "ue"), column(lines[1], "10.60.0.2"));
+    assert_eq!(plain[0], plain[1], "{text}");
+    // From the widest values on they stand under those.
+    let wide = lines
+        .iter()
+        .position(|line| line.contains(long) && line.contains("fd00:60:1"))
+        .expect("both");
+    let types = lines[wide..].iter().map(|line| column(line, "com.example."));
+    assert_eq!(types.collect::<BTreeSet<_>>().len(), 1, "{text}");
+    assert!(lines.iter().all(|line| line.split_whitespace().count() == 5), "{text}");
+}

@@ -22,7 +22,7 @@ use crate::{
     deliver::{self, Delivery, HttpSettings, Lane, Outcome, Outgoing, RuleHandle, Settled, Target},
     detection::Detection,
     metrics::Metrics,
-    replay::output::{Format, write_event, write_head},
+    replay::output::{Format, Lines},
     rules::{self, file::RulesError, model::RuleSet},
 };
 
@@ -147,7 +147,7 @@ pub(super) struct EventOutput {
 }
 
 enum Way {
-    Printed { format: Format, out: BufWriter<StdoutLock<'static>> },
+    Printed { lines: Lines, out: BufWriter<StdoutLock<'static>> },
     Sent(Box<Sending>),
 }
 
@@ -189,8 +189,9 @@ impl EventOutput {
         let way = match &args.sink {
             Target::Stdout => {
                 let mut out = BufWriter::with_capacity(1 << 16, stdout().lock());
-                write_head(&mut out, args.format)?;
-                Way::Printed { format: args.format, out }
+                let lines = Lines::new(args.format);
+                lines.head(&mut out)?;
+                Way::Printed { lines, out }
             }
             target @ (Target::Http(_) | Target::Stream(_) | Target::File { .. }) => {
                 Way::Sent(Box::new(Sending::start(target, runtime, patience)?))
@@ -209,7 +210,7 @@ impl EventOutput {
                 Sampler::default(),
             );
             match &mut self.way {
-                Way::Printed { format, out } => write_event(out, *format, &event, detection)?,
+                Way::Printed { lines, out } => lines.event(out, &event, detection)?,
                 Way::Sent(sending) => sending.send(event, detection)?,
             }
         }

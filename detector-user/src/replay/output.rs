@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
 };
 
+use chrono::SecondsFormat;
 use cloudevents::{AttributesReader, Event};
 use comfy_table::{CellAlignment, Table, presets};
 use detector_common::counter::RuleCounter;
@@ -18,49 +19,63 @@ pub enum Format {
     /// One CloudEvent a line, in its JSON format.
     #[default]
     Json,
-    /// Columns for people: time, UE, rule, what was seen, id.
+    /// Columns for people: time, UE, rule, the event's id and type.
     Table,
 }
 
-/// Writes one event.
-///
-/// # Errors
-/// What writing gives.
-pub fn write_event(
-    out: &mut dyn Write,
+/// Writes events, one a line.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
     format: Format,
-    event: &Event,
-    detection: &Detection,
-) -> io::Result<()> {
-    match format {
-        // By way of a value, whose keys are sorted: the event's extensions are in a random order.
-        Format::Json => writeln!(out, "{}", serde_json::to_value(event)?),
-        Format::Table => {
-            let time =
-                event.time().map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
-            writeln!(
-                out,
-                "{:<27}  {:<15}  {:<20}  {:<36}  {}",
-                time.unwrap_or_default(),
-                detection.flow.ue_ip.to_string(),
-                detection.rule.name,
-                event.id(),
-                event.ty(),
-            )
-        }
-    }
+    /// Columns of [`Format::Table`] are as wide as the widest value so far: what comes is not known.
+    ue: usize,
+    rule: usize,
 }
 
-/// The head of the columns of [`Format::Table`].
-///
-/// # Errors
-/// What writing gives.
-pub fn write_head(out: &mut dyn Write, format: Format) -> io::Result<()> {
-    match format {
-        Format::Json => Ok(()),
-        Format::Table => {
-            writeln!(out, "{:<27}  {:<15}  {:<20}  {:<36}  type", "time", "ue", "rule", "id")
+impl Lines {
+    /// Lines in this format.
+    pub fn new(format: Format) -> Self {
+        Self { format, ue: "255.255.255.255".len(), rule: 20 }
+    }
+
+    /// Writes the head of the columns, if there are any.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn head(&self, out: &mut dyn Write) -> io::Result<()> {
+        match self.format {
+            Format::Json => Ok(()),
+            Format::Table => self.row(out, ["time", "ue", "rule", "id", "type"]),
         }
+    }
+
+    /// Writes one event.
+    ///
+    /// # Errors
+    /// What writing gives.
+    pub fn event(
+        &mut self,
+        out: &mut dyn Write,
+        event: &Event,
+        detection: &Detection,
+    ) -> io::Result<()> {
+        match self.format {
+            // By way of a value, whose keys are sorted: the event's extensions are in a random order.
+            Format::Json => writeln!(out, "{}", serde_json::to_value(event)?),
+            Format::Table => {
+                let time =
+                    event.time().map(|time| time.to_rfc3339_opts(SecondsFormat::Micros, true));
+                let (time, ue) = (time.unwrap_or_default(), detection.flow.ue_ip.to_string());
+                let rule = &detection.rule.name;
+                (self.ue, self.rule) = (self.ue.max(ue.len()), self.rule.max(rule.len()));
+                self.row(out, [&time, &ue, rule, event.id(), event.ty()])
+            }
+        }
+    }
+
+    fn row(&self, out: &mut dyn Write, [time, ue, rule, id, kind]: [&str; 5]) -> io::Result<()> {
+        let Self { ue: ue_width, rule: rule_width, .. } = *self;
+        writeln!(out, "{time:<27}  {ue:<ue_width$}  {rule:<rule_width$}  {id:<36}  {kind}")
     }
 }
 
