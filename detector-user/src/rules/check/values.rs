@@ -1,5 +1,7 @@
 //! Lists of alternatives: none of them empty, nothing in them twice.
 
+use std::collections::HashSet;
+
 use crate::yaml::{Field, OneOrMany, Problem};
 
 /// The values of a field that may be one or a list; empty if it was left out.
@@ -22,9 +24,10 @@ pub(super) fn values<T, U: PartialEq>(
             "is empty; expected at least one {what}, or leave it out for every {what}"
         )));
     }
-    let mut values = Vec::new();
+    // Compared one with another only where they look the same: lists may have thousands.
+    let (mut values, mut texts) = (Vec::new(), HashSet::new());
     for (field, value) in list.iter().filter_map(|field| Some((field, usable(field.get()?)))) {
-        match values.contains(&value) {
+        match !texts.insert(text(&value)) && values.contains(&value) {
             true => problems.push(field.problem(format!("{} is listed twice", text(&value)))),
             false => values.push(value),
         }

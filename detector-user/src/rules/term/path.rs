@@ -90,9 +90,18 @@ impl Scalar for PathGlob {
             ));
         }
         let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
-        glob.map(|glob| Self(glob.compile_matcher())).map_err(|e| {
+        let glob = glob.map_err(|e| {
             format!("\"{text}\" is no glob ({}); expected {}", e.kind(), Self::EXPECTED)
-        })
+        })?;
+        // What it becomes; the library's own limit is a thousand times as much.
+        let compiled = regex::bytes::RegexBuilder::new(glob.regex()).size_limit(SIZE_LIMIT).build();
+        match compiled {
+            Ok(_) => Ok(Self(glob.compile_matcher())),
+            Err(_) => Err(format!(
+                "is too large once compiled (over {} KiB); expected a shorter one",
+                SIZE_LIMIT >> 10
+            )),
+        }
     }
 
     fn schema() -> Schema {
@@ -265,6 +274,13 @@ mod tests {
                 prop_assert!(starts.is_none_or(|all| all.iter().any(begins)), "{}", pattern.text());
             }
         }
+    }
+
+    #[test]
+    fn a_glob_that_would_take_much_memory_is_refused() {
+        assert!(PathGlob::parse(&format!("/{}", "*a".repeat(50))).is_ok());
+        let refused = PathGlob::parse(&format!("/{}", "*a".repeat(20_000))).unwrap_err();
+        assert!(refused.starts_with("is too large once compiled"), "{refused}");
     }
 
     #[test]
