@@ -1,32 +1,28 @@
 //! GTP-U (TS 29.281): what a datagram on N3 carries.
 
-use super::{ParseFault, TunnelWord, link};
+use super::{ParseFault, TunnelWord};
 use crate::{
     packet::{Layer, PacketBytes},
-    wire::{Ethernet, Gtpu, Ipv6, ethertype},
+    wire::{Ethernet, Gtpu, GtpuOptions, Ipv6, VlanTag, ethertype, ethertype::is_vlan},
 };
 
-/// UDP port of GTP-U (TS 29.281 section 4.4.2.3).
-pub(super) const PORT: u16 = 2152;
-/// Extension headers that are walked. A careless walker loops for ever on one of length zero.
+/// Extension headers that [`super::parse`] walks. A careless walker loops for ever on one of length zero.
 pub const MAX_EXTENSIONS: usize = 4;
 /// Message type of a T-PDU, which carries a user's packet.
 pub const USER_PACKET: u8 = 255;
 
-/// E, S or PN: any of them adds the optional four bytes.
-const ANY_OPTIONAL: u8 = 0x07;
-const EXTENSION: u8 = 0x04;
 /// PDU Session Container (TS 29.281 section 5.2.1, figure 5.2.1-3; content in TS 38.415).
 const PDU_SESSION_CONTAINER: u8 = 0x85;
 
 /// What a datagram to GTP-U's port is.
-pub(super) enum Message {
+pub enum Message {
     /// Somebody else's UDP.
     Other,
     /// A message that carries no user packet.
     Control(TunnelWord),
     /// A user's packet.
     UserPacket {
+        /// The tunnel that it came through.
         tunnel: TunnelWord,
         /// What it begins with.
         layer: Layer,
@@ -35,17 +31,19 @@ pub(super) enum Message {
     },
 }
 
-/// Reads the message at `start` of a datagram that ends at `end`. Its own length field can lie, and
-/// is not looked at.
+/// Reads the message at `start` of a datagram that ends at `end`, with at most `EXTENSIONS` extension
+/// headers. Its own length field can lie, and is not looked at.
+///
+/// # Errors
+/// When it is cut off, or its extension headers have no end.
 #[inline(always)]
-pub(super) fn message<P: PacketBytes + ?Sized>(
+pub fn message<P: PacketBytes + ?Sized, const EXTENSIONS: usize>(
     packet: &P,
     start: usize,
     end: usize,
 ) -> Result<Message, ParseFault> {
     let header: Gtpu = packet.load(start).ok_or(ParseFault::TruncatedGtpu)?;
-    // Version 1 and PT = GTP; anything else on the port is somebody else's UDP.
-    if header.flags & 0xf0 != 0x30 {
+    if !header.is_version_1() {
         return Ok(Message::Other);
     }
     let mut tunnel = TunnelWord::new(header.teid.get(), header.message_type);
@@ -53,11 +51,12 @@ pub(super) fn message<P: PacketBytes + ?Sized>(
         return Ok(Message::Control(tunnel));
     }
     let mut offset = start + size_of::<Gtpu>();
-    if header.flags & ANY_OPTIONAL != 0 {
-        let [_, _, _, next]: [u8; 4] = packet.load(offset).ok_or(ParseFault::TruncatedGtpu)?;
-        offset += 4;
-        if header.flags & EXTENSION != 0 {
-            offset = skip_extensions(packet, offset, next, &mut tunnel)?;
+    if header.has_options() {
+        let options: GtpuOptions = packet.load(offset).ok_or(ParseFault::TruncatedGtpu)?;
+        offset += size_of::<GtpuOptions>();
+        if header.has_extensions() {
+            let next = options.next_extension;
+            offset = skip_extensions::<P, EXTENSIONS>(packet, offset, next, &mut tunnel)?;
         }
     }
     let start = packet.forget(offset);
@@ -65,13 +64,13 @@ pub(super) fn message<P: PacketBytes + ?Sized>(
 }
 
 #[inline(always)]
-fn skip_extensions<P: PacketBytes + ?Sized>(
+fn skip_extensions<P: PacketBytes + ?Sized, const MAX: usize>(
     packet: &P,
     mut offset: usize,
     mut next: u8,
     tunnel: &mut TunnelWord,
 ) -> Result<usize, ParseFault> {
-    for _ in 0..MAX_EXTENSIONS {
+    for _ in 0..MAX {
         if next == 0 {
             return Ok(offset);
         }
@@ -114,12 +113,14 @@ fn is_ethernet<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> bool {
     match u16::from_be_bytes([high, low]) {
         ethertype::IPV4 => first >> 4 == 4,
         ethertype::IPV6 => first >> 4 == 6,
-        kind if link::is_vlan(kind) => {
-            let Some([high, low, ..]) = packet.load::<[u8; 4]>(start + ETHERTYPE + 4) else {
+        kind if is_vlan(kind) => {
+            let Some([high, low, ..]) =
+                packet.load::<[u8; 4]>(start + ETHERTYPE + size_of::<VlanTag>())
+            else {
                 return false;
             };
             let inner = u16::from_be_bytes([high, low]);
-            link::is_vlan(inner) || matches!(inner, ethertype::IPV4 | ethertype::IPV6)
+            is_vlan(inner) || matches!(inner, ethertype::IPV4 | ethertype::IPV6)
         }
         _ => false,
     }

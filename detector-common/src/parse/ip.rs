@@ -3,7 +3,7 @@
 use super::ParseFault;
 use crate::{
     packet::{Address, PacketBytes},
-    wire::{Ipv4, Ipv6, ip_protocol},
+    wire::{Ipv4, Ipv6, Ipv6Extension, ip_protocol},
 };
 
 /// IPv6 extension headers that are walked.
@@ -42,15 +42,9 @@ fn parse_v4<P: PacketBytes + ?Sized>(
     offset: usize,
     limit: usize,
 ) -> Result<Ip, ParseFault> {
-    const OFFSET_BITS: u16 = 0x1fff;
-    const MORE_FRAGMENTS: u16 = 0x2000;
     let header: Ipv4 = packet.load(offset).ok_or(ParseFault::TruncatedIp)?;
-    let length = usize::from(header.version_ihl & 0x0f) * 4;
-    if length < size_of::<Ipv4>() {
-        return Err(ParseFault::BadIp);
-    }
-    let fragment = header.fragment.get();
-    if fragment & OFFSET_BITS != 0 {
+    let length = header.header_length().ok_or(ParseFault::BadIp)?;
+    if header.fragment_offset() != 0 {
         return Err(ParseFault::LaterFragment);
     }
     Ok(Ip {
@@ -59,7 +53,7 @@ fn parse_v4<P: PacketBytes + ?Sized>(
         protocol: header.protocol,
         offset: offset + length,
         end: end(offset, usize::from(header.total_length.get()), limit),
-        first_fragment: fragment & MORE_FRAGMENTS != 0,
+        first_fragment: header.more_fragments(),
     })
 }
 
@@ -96,23 +90,16 @@ fn parse_v6<P: PacketBytes + ?Sized>(
 
 #[inline(always)]
 fn skip_extension<P: PacketBytes + ?Sized>(packet: &P, ip: &mut Ip) -> Result<(), ParseFault> {
-    let [next, length, fragment_high, fragment_low]: [u8; 4] =
-        packet.load(ip.offset).ok_or(ParseFault::TruncatedIp)?;
-    let size = match ip.protocol {
-        ip_protocol::FRAGMENT => {
-            // RFC 8200 section 4.5: offset (13 bits), reserved (2), more fragments (1). Neither
-            // offset nor more: an atomic fragment (RFC 6946), which is whole.
-            if (fragment_high != 0) || (fragment_low & 0xf8 != 0) {
-                return Err(ParseFault::LaterFragment);
-            }
-            ip.first_fragment = fragment_low & 1 != 0;
-            8
+    let header: Ipv6Extension = packet.load(ip.offset).ok_or(ParseFault::TruncatedIp)?;
+    if ip.protocol == ip_protocol::FRAGMENT {
+        if header.fragment_offset() != 0 {
+            return Err(ParseFault::LaterFragment);
         }
-        ip_protocol::AUTHENTICATION => ip_protocol::authentication_length(length),
-        _ => ip_protocol::options_length(length),
-    };
-    ip.protocol = next;
-    ip.offset += size;
+        // Neither offset nor more: an atomic fragment (RFC 6946), which is whole.
+        ip.first_fragment = header.more_fragments();
+    }
+    ip.offset += header.size(ip.protocol);
+    ip.protocol = header.next_header;
     Ok(())
 }
 

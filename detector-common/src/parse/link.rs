@@ -1,10 +1,12 @@
 //! From the first byte of an Ethernet frame to its IP header: VLAN tags (IEEE 802.1Q, 802.1ad),
 //! MPLS labels (RFC 3032), PPPoE sessions (RFC 2516).
 
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, byteorder::network_endian::U16};
+
 use super::ParseFault;
 use crate::{
     packet::PacketBytes,
-    wire::{Ethernet, Pppoe, VLAN_ID, VlanTag, ethertype, ppp},
+    wire::{Ethernet, MplsEntry, Pppoe, VlanTag, ethertype, ethertype::is_vlan, ppp},
 };
 
 /// VLAN tags that are walked (QinQ).
@@ -37,7 +39,7 @@ pub(super) fn skip<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<
             break;
         }
         let tag: VlanTag = packet.load(link.end).ok_or(ParseFault::TruncatedLink)?;
-        *id = tag.control.get() & VLAN_ID;
+        *id = tag.id();
         kind = tag.ethertype.get();
         link.end += size_of::<VlanTag>();
     }
@@ -50,31 +52,32 @@ pub(super) fn skip<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<
     }
 }
 
-/// Whether an EtherType announces a VLAN tag.
-#[inline(always)]
-pub(super) const fn is_vlan(kind: u16) -> bool {
-    matches!(kind, ethertype::VLAN | ethertype::SERVICE_VLAN | ethertype::OLD_SERVICE_VLAN)
+/// A PPPoE header and the PPP protocol behind it (RFC 1661 section 2), uncompressed as RFC 2516 section 7
+/// has it.
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct PppoeSession {
+    header: Pppoe,
+    protocol: U16,
 }
 
 #[inline(always)]
 fn skip_pppoe<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<usize, ParseFault> {
     let start = packet.forget(start);
-    let header: Pppoe = packet.load(start).ok_or(ParseFault::TruncatedLink)?;
-    match header.protocol.get() {
-        ppp::IPV4 | ppp::IPV6 => Ok(start + size_of::<Pppoe>()),
+    let session: PppoeSession = packet.load(start).ok_or(ParseFault::TruncatedLink)?;
+    match session.protocol.get() {
+        ppp::IPV4 | ppp::IPV6 => Ok(start + size_of::<PppoeSession>()),
         _ => Err(ParseFault::NotIp),
     }
 }
 
 #[inline(always)]
 fn skip_mpls<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<usize, ParseFault> {
-    /// S, in an entry's third byte (RFC 3032 section 2.1).
-    const BOTTOM_OF_STACK: u8 = 1;
     let mut offset = packet.forget(start);
     for _ in 0..MAX_MPLS_LABELS {
-        let [_, _, stack, _]: [u8; 4] = packet.load(offset).ok_or(ParseFault::TruncatedLink)?;
-        offset += 4;
-        if stack & BOTTOM_OF_STACK != 0 {
+        let entry: MplsEntry = packet.load(offset).ok_or(ParseFault::TruncatedLink)?;
+        offset += size_of::<MplsEntry>();
+        if entry.is_bottom() {
             let offset = packet.forget(offset);
             // Nothing says what follows; pseudowires see to it that they are no IP versions
             // (RFC 4385 section 3).

@@ -6,7 +6,7 @@
 //! `tunnel`, so that most packets do not pay for it.
 
 mod fault;
-mod gtpu;
+pub mod gtpu;
 mod ip;
 mod link;
 mod transport;

@@ -10,10 +10,7 @@ use crate::{
 #[inline(always)]
 pub(super) fn tcp<P: PacketBytes + ?Sized>(packet: &P, ip: &Ip) -> Result<Facts, ParseFault> {
     let header: Tcp = packet.load(ip.offset).ok_or(ParseFault::TruncatedTransport)?;
-    let length = usize::from(header.data_offset >> 4) * 4;
-    if length < size_of::<Tcp>() {
-        return Err(ParseFault::BadTcp);
-    }
+    let length = header.header_length().ok_or(ParseFault::BadTcp)?;
     Ok(Facts {
         source_port: header.source.get(),
         destination_port: header.destination.get(),

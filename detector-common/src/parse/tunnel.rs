@@ -12,14 +12,11 @@ use super::{
 };
 use crate::{
     packet::{Layer, PacketBytes},
-    wire::{Gre, Udp, Vxlan, ethertype, ip_protocol},
+    wire::{Gre, Udp, Vxlan, ethertype, ip_protocol, port},
 };
 
 /// Tunnels in each other that are entered.
 pub const MAX_TUNNELS: usize = 3;
-
-/// UDP port of VXLAN (RFC 7348 section 8).
-const VXLAN_PORT: u16 = 4789;
 
 /// What a packet carries.
 enum Content {
@@ -93,28 +90,28 @@ fn datagram<P: PacketBytes + ?Sized>(
     let header: Udp = packet.load(ip.offset).ok_or(ParseFault::TruncatedTransport)?;
     let payload = ip.offset + size_of::<Udp>();
     match header.destination.get() {
-        VXLAN_PORT => vxlan(packet, payload),
-        gtpu::PORT => match gtpu::message(packet, payload, ip.end)? {
-            Message::Other => Ok(Content::Payload),
-            Message::Control(tunnel) => {
-                *gtpu = tunnel;
-                Ok(Content::Payload)
+        port::VXLAN => vxlan(packet, payload),
+        port::GTPU => {
+            match gtpu::message::<P, { gtpu::MAX_EXTENSIONS }>(packet, payload, ip.end)? {
+                Message::Other => Ok(Content::Payload),
+                Message::Control(tunnel) => {
+                    *gtpu = tunnel;
+                    Ok(Content::Payload)
+                }
+                Message::UserPacket { tunnel, layer, start } => {
+                    *gtpu = tunnel;
+                    Ok(Content::Packet(layer, start))
+                }
             }
-            Message::UserPacket { tunnel, layer, start } => {
-                *gtpu = tunnel;
-                Ok(Content::Packet(layer, start))
-            }
-        },
+        }
         _ => Ok(Content::Payload),
     }
 }
 
 #[inline(always)]
 fn vxlan<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<Content, ParseFault> {
-    /// I: the VNI is valid (RFC 7348 section 5). Without it this is no VXLAN.
-    const VALID: u8 = 0x08;
     let header: Vxlan = packet.load(start).ok_or(ParseFault::TruncatedTunnel)?;
-    if header.flags & VALID == 0 {
+    if !header.is_valid() {
         return Ok(Content::Payload);
     }
     Ok(Content::Packet(Layer::Ethernet, start + size_of::<Vxlan>()))
@@ -122,19 +119,11 @@ fn vxlan<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<Content, P
 
 #[inline(always)]
 fn gre<P: PacketBytes + ?Sized>(packet: &P, start: usize) -> Result<Content, ParseFault> {
-    // RFC 2784 section 2, RFC 2890 section 2; routing is RFC 1701's.
-    const CHECKSUM: u16 = 0x8000;
-    const ROUTING: u16 = 0x4000;
-    const KEY: u16 = 0x2000;
-    const SEQUENCE: u16 = 0x1000;
-    const VERSION: u16 = 0x0007;
     let header: Gre = packet.load(start).ok_or(ParseFault::TruncatedTunnel)?;
-    let flags = header.flags.get();
-    if flags & (ROUTING | VERSION) != 0 {
+    if header.has_routing() || header.version() != 0 {
         return Err(ParseFault::OtherGre);
     }
-    let word = |flag: u16| if flags & flag != 0 { 4 } else { 0 };
-    let content = start + size_of::<Gre>() + word(CHECKSUM) + word(KEY) + word(SEQUENCE);
+    let content = start + header.header_length();
     match header.protocol.get() {
         ethertype::IPV4 | ethertype::IPV6 => Ok(Content::Packet(Layer::Ip, content)),
         ethertype::ETHERNET => Ok(Content::Packet(Layer::Ethernet, content)),

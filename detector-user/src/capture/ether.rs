@@ -1,5 +1,10 @@
 //! From a link layer down to IP: EtherTypes, VLAN tags, LLC, PPP, MPLS and other headers between.
 
+use detector_common::{
+    packet::PacketBytes,
+    wire::{Ethernet, MplsEntry, Pppoe, VlanTag, ethertype, ppp},
+};
+
 use super::{
     bytes::{array_at, u8_at, u16_at},
     layers::{Descent, Down, View},
@@ -7,9 +12,8 @@ use super::{
 
 impl Descent<'_> {
     pub(super) fn ethernet(&mut self, view: View<'_>) -> Down {
-        let kind = u16_at(view.bytes, 12)?;
-        let rest = view.skip(14)?;
-        self.ether_type_or_length(kind, rest)
+        let header: Ethernet = view.bytes.load(0)?;
+        self.ether_type_or_length(header.ethertype.get(), view.skip(size_of::<Ethernet>())?)
     }
 
     fn ether_type_or_length(&mut self, kind: u16, view: View<'_>) -> Down {
@@ -19,18 +23,18 @@ impl Descent<'_> {
 
     pub(super) fn ether_type(&mut self, kind: u16, view: View<'_>) -> Down {
         self.deeper(|this| match kind {
-            0x0800 | 0x86dd => this.ip(view),
-            // VLAN tags: control, EtherType.
-            0x8100 | 0x88a8 | 0x9100 | 0x9200 | 0x9300 => {
-                this.ether_type_or_length(u16_at(view.bytes, 2)?, view.skip(4)?)
+            ethertype::IPV4 | ethertype::IPV6 => this.ip(view),
+            // Some have written service tags with 0x9200 and 0x9300, too.
+            kind if ethertype::is_vlan(kind) || matches!(kind, 0x9200 | 0x9300) => {
+                let tag: VlanTag = view.bytes.load(0)?;
+                this.ether_type_or_length(tag.ethertype.get(), view.skip(size_of::<VlanTag>())?)
             }
-            0x8847 | 0x8848 => this.mpls(view),
-            // PPPoE session (RFC 2516): version, code, session, length.
-            0x8864 => {
-                let length = u16_at(view.bytes, 4)?;
-                this.ppp(view.skip(6)?.limit(length.into()))
+            ethertype::MPLS | ethertype::MPLS_MULTICAST => this.mpls(view),
+            ethertype::PPPOE_SESSION => {
+                let header: Pppoe = view.bytes.load(0)?;
+                this.ppp(view.skip(size_of::<Pppoe>())?.limit(header.length.get().into()))
             }
-            0x6558 => this.ethernet(view),
+            ethertype::ETHERNET => this.ethernet(view),
             // Provider backbone bridging (IEEE 802.1ah): the service tag, then the customer's frame.
             0x88e7 => this.ethernet(view.skip(4)?),
             0x880b => this.ppp(view),
@@ -86,7 +90,7 @@ impl Descent<'_> {
             (u16_at(view.bytes, 0)?, view.skip(2)?)
         };
         match kind {
-            0x0021 | 0x0057 => self.ip(rest),
+            ppp::IPV4 | ppp::IPV6 => self.ip(rest),
             0x0281 | 0x0283 => self.mpls(rest),
             _ => None,
         }
@@ -94,13 +98,12 @@ impl Descent<'_> {
 
     /// MPLS (RFC 3032): nothing says what stands below the labels but its first half byte.
     pub(super) fn mpls(&mut self, view: View<'_>) -> Down {
-        const BOTTOM: u8 = 1;
         const MAX_LABELS: usize = 16;
         let mut rest = view;
         for _ in 0..MAX_LABELS {
-            let last = u8_at(rest.bytes, 2)? & BOTTOM != 0;
-            rest = rest.skip(4)?;
-            if last {
+            let entry: MplsEntry = rest.bytes.load(0)?;
+            rest = rest.skip(size_of::<MplsEntry>())?;
+            if entry.is_bottom() {
                 return self.deeper(|this| match u8_at(rest.bytes, 0)? >> 4 {
                     4 | 6 => this.ip(rest),
                     // A pseudowire's control word (RFC 4385), then Ethernet.

@@ -2,7 +2,7 @@
 
 use detector_common::{
     packet::{Address, PacketBytes},
-    wire::{Ipv4, Ipv6, Ipv6Fragment, Tcp, Udp, ip_protocol as protocol},
+    wire::{Ipv4, Ipv6, Ipv6Extension, Ipv6Fragment, Tcp, Udp, ip_protocol as protocol},
 };
 
 use super::{
@@ -24,24 +24,23 @@ impl Descent<'_> {
 
     fn ipv4(&mut self, view: View<'_>) -> Down {
         let header: Ipv4 = view.bytes.load(0)?;
-        let length = usize::from(header.version_ihl & 0x0f) * 4;
+        let length = header.header_length()?;
         let total = usize::from(header.total_length.get());
-        if length < size_of::<Ipv4>() || (total != 0 && total < length) {
+        if total != 0 && total < length {
             return None;
         }
         // A length of zero: the card cut the segments after the capture (TSO).
         let view = if total == 0 { view } else { view.limit(total) };
         let payload = view.skip(length)?;
         let ends = [Address::v4(header.source), Address::v4(header.destination)];
-        let fragment = header.fragment.get();
-        let (offset, more) = (usize::from(fragment & 0x1fff) * 8, fragment & 0x2000 != 0);
         let group = Group {
             source: ends[0],
             destination: ends[1],
             id: header.identification.get().into(),
             protocol: header.protocol,
         };
-        self.whole(ends, header.protocol, group, (offset, more), payload)
+        let place = (header.fragment_offset(), header.more_fragments());
+        self.whole(ends, header.protocol, group, place, payload)
     }
 
     fn ipv6(&mut self, view: View<'_>) -> Down {
@@ -63,9 +62,9 @@ impl Descent<'_> {
                 next if !protocol::is_extension(next) => return self.transport(ends, next, view),
                 _ => {}
             }
-            let size = protocol::extension_length(next, u8_at(view.bytes, 1)?);
-            next = u8_at(view.bytes, 0)?;
-            view = view.skip(size)?;
+            let header: Ipv6Extension = view.bytes.load(0)?;
+            view = view.skip(header.size(next))?;
+            next = header.next_header;
         }
         None
     }
@@ -74,8 +73,14 @@ impl Descent<'_> {
         let header: Ipv6Fragment = view.bytes.load(0)?;
         let id = header.identification.get();
         let group = Group { source: ends[0], destination: ends[1], id, protocol: 0 };
-        let place = (header.fragment_offset(), header.more_fragments());
-        self.whole(ends, header.next_header, group, place, view.skip(size_of::<Ipv6Fragment>())?)
+        let place = (header.start.fragment_offset(), header.start.more_fragments());
+        self.whole(
+            ends,
+            header.start.next_header,
+            group,
+            place,
+            view.skip(size_of::<Ipv6Fragment>())?,
+        )
     }
 
     /// Goes on with the payload of an IP packet once it is whole.
@@ -127,10 +132,7 @@ impl Descent<'_> {
 
     fn tcp(&mut self, ends: [Address; 2], view: View<'_>) -> Down {
         let header: Tcp = view.bytes.load(0)?;
-        let length = usize::from(header.data_offset >> 4) * 4;
-        if length < size_of::<Tcp>() {
-            return None;
-        }
+        let length = header.header_length()?;
         let kind = Kind::Tcp {
             sequence: header.sequence.get(),
             acknowledgement: header.acknowledgement.get(),

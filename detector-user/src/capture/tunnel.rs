@@ -1,5 +1,11 @@
 //! Tunnels over IP and UDP: where the inner packet starts.
 
+use detector_common::{
+    packet::{Layer, PacketBytes},
+    parse::gtpu::{self, Message},
+    wire::{Gre, Vxlan, port},
+};
+
 use super::{
     bytes::{array_at, u8_at, u16_at},
     layers::{Descent, Down, View},
@@ -10,9 +16,8 @@ impl Descent<'_> {
     pub(super) fn udp_tunnel(&mut self, ports: [u16; 2], view: View<'_>) -> Down {
         for port in [ports[0].min(ports[1]), ports[0].max(ports[1])] {
             let down = match port {
-                2152 => self.gtp(view),
-                // VXLAN (RFC 7348): flags, network identifier.
-                4789 => self.ethernet(view.skip(8)?),
+                port::GTPU => self.gtp(view),
+                port::VXLAN => self.ethernet(view.skip(size_of::<Vxlan>())?),
                 4790 => self.vxlan_gpe(view),
                 6081 => self.geneve(view),
                 3544 => self.teredo(view),
@@ -34,15 +39,10 @@ impl Descent<'_> {
 
     /// GRE (RFC 2784, 2890; version 1 of PPTP, RFC 2637), and ERSPAN in it.
     pub(super) fn gre(&mut self, view: View<'_>) -> Down {
-        let flags = u16_at(view.bytes, 0)?;
-        let kind = u16_at(view.bytes, 2)?;
-        let set = |bit: u16| usize::from(flags & bit != 0);
-        let (checksum_or_routing, key, sequence) = (set(0xc000), set(0x2000), set(0x1000));
-        let acknowledgement = if flags & 7 == 1 { set(0x0080) } else { 0 };
-        let header = 4 + 4 * (checksum_or_routing + key + sequence + acknowledgement);
-        let rest = view.skip(header)?;
-        match kind {
-            0x88be if sequence == 1 => self.ethernet(rest.skip(8)?),
+        let header: Gre = view.bytes.load(0)?;
+        let rest = view.skip(header.header_length())?;
+        match header.protocol.get() {
+            0x88be if header.has_sequence() => self.ethernet(rest.skip(8)?),
             0x88be => self.ethernet(rest),
             0x22eb => {
                 // ERSPAN III: twelve bytes, eight more if the last bit says so.
@@ -55,41 +55,24 @@ impl Descent<'_> {
                 self.ip(if direct { rest } else { rest.skip(4)? })
             }
             // Aruba's access points send IEEE 802.11 frames.
-            0x8200..=0x83f0 if kind & 0xf == 0 => self.wireless(rest),
+            kind @ 0x8200..=0x83f0 if kind & 0xf == 0 => self.wireless(rest),
             kind => self.ether_type(kind, rest),
         }
     }
 
     /// GTP-U (TS 29.281 section 5): the user's packet of a T-PDU.
     fn gtp(&mut self, view: View<'_>) -> Down {
-        const TPDU: u8 = 255;
-        const OPTIONAL: u8 = 0x07;
-        const EXTENSION: u8 = 0x04;
         const MAX_EXTENSIONS: usize = 64;
-        let [flags, kind] = array_at::<2>(view.bytes, 0)?;
-        if flags >> 5 != 1 || kind != TPDU {
-            return None;
+        let message = gtpu::message::<[u8], MAX_EXTENSIONS>(view.bytes, 0, view.wire).ok()?;
+        let Message::UserPacket { layer, start, .. } = message else { return None };
+        let rest = view.skip(start)?;
+        match layer {
+            Layer::Ethernet => self.ethernet(rest),
+            Layer::Ip => self.session_data(rest),
         }
-        if flags & OPTIONAL == 0 {
-            return self.session_data(view.skip(8)?);
-        }
-        let mut rest = view.skip(12)?;
-        let mut next = if flags & EXTENSION != 0 { u8_at(view.bytes, 11)? } else { 0 };
-        for _ in 0..MAX_EXTENSIONS {
-            if next == 0 {
-                return self.session_data(rest);
-            }
-            let size = usize::from(u8_at(rest.bytes, 0)?) * 4;
-            if size == 0 {
-                return None;
-            }
-            next = u8_at(rest.bytes, size - 1)?;
-            rest = rest.skip(size)?;
-        }
-        None
     }
 
-    /// The payload of a PDU session: IP, or Ethernet.
+    /// The payload of a PDU session that is not plainly Ethernet.
     fn session_data(&mut self, view: View<'_>) -> Down {
         match u8_at(view.bytes, 0)? >> 4 {
             4 | 6 => self.ip(view),
