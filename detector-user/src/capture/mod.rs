@@ -4,6 +4,7 @@
 //! `file` (classic pcap, pcapng, gzip) or `device` (AF_PACKET) -> `link` (what a frame begins with) -> `layers` (down
 //! through VLANs, tunnels and `fragment`s to TCP and UDP).
 
+mod blocks;
 pub mod bytes;
 pub mod device;
 mod ether;
@@ -11,8 +12,10 @@ pub mod file;
 pub mod fragment;
 pub mod layers;
 pub mod link;
+mod mapped;
 mod network;
 mod section;
+mod source;
 #[cfg(test)]
 mod tests;
 mod tunnel;

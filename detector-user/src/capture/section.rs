@@ -1,7 +1,7 @@
 //! From the blocks of a capture file to frames: interfaces, clocks, link types.
 
 use pcap_parser::{
-    Block, LegacyPcapBlock, PcapBlockOwned, PcapHeader,
+    Block, LegacyPcapBlock, PcapHeader,
     pcapng::{InterfaceDescriptionBlock, UnknownBlock},
 };
 
@@ -18,8 +18,6 @@ const NS: u64 = 1_000_000_000;
 pub(super) struct Section {
     interfaces: Vec<Interface>,
     big_endian: bool,
-    /// Blocks of pcapng, and not of a classic capture.
-    is_next_generation: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -57,40 +55,21 @@ impl Found {
 }
 
 impl Section {
-    /// Takes the next block in; a frame, if it holds one.
+    /// What a classic capture's header says.
+    pub(super) fn classic(header: &PcapHeader) -> Self {
+        Self { interfaces: vec![Interface::legacy(header)], ..Self::default() }
+    }
+
+    pub(super) fn is_big_endian(&self) -> bool {
+        self.big_endian
+    }
+
+    /// A frame of a classic capture.
     ///
     /// # Errors
     /// What makes the rest of the file unreadable.
-    pub(super) fn block(
-        &mut self,
-        block: &PcapBlockOwned<'_>,
-    ) -> Result<Option<Found>, &'static str> {
-        match block {
-            PcapBlockOwned::LegacyHeader(header) => {
-                self.interfaces = vec![Interface::legacy(header)];
-                Ok(None)
-            }
-            PcapBlockOwned::Legacy(packet) => self.legacy(packet).map(Some),
-            PcapBlockOwned::NG(block) => self.next_generation(block),
-        }
-    }
-
-    /// Whether the blocks are those of pcapng.
-    pub(super) fn is_next_generation(&self) -> bool {
-        self.is_next_generation
-    }
-
-    /// Whether the block of pcapng at the front says that it is shorter than its type and its two lengths (12
-    /// bytes, draft-ietf-opsawg-pcapng section 3.1): pcap-parser 0.17 subtracts them unseen.
-    pub(super) fn begins_with_impossible_block(&self, bytes: &[u8]) -> bool {
-        let Some(length) = array_at::<4>(bytes, 4) else { return false };
-        let length =
-            if self.big_endian { u32::from_be_bytes(length) } else { u32::from_le_bytes(length) };
-        length < 12
-    }
-
-    fn legacy(&self, packet: &LegacyPcapBlock<'_>) -> Result<Found, &'static str> {
-        let interface = *self.interfaces.first().ok_or("a frame before the file header")?;
+    pub(super) fn frame(&self, packet: &LegacyPcapBlock<'_>) -> Result<Found, &'static str> {
+        let interface = self.interfaces.first().ok_or("a frame before the file header")?;
         let units = u64::from(packet.ts_usec);
         let fraction = units.saturating_mul(NS / interface.resolution);
         checked(Found {
@@ -102,11 +81,14 @@ impl Section {
         })
     }
 
-    fn next_generation(&mut self, block: &Block<'_>) -> Result<Option<Found>, &'static str> {
+    /// Takes the next block of pcapng in; a frame, if it holds one.
+    ///
+    /// # Errors
+    /// What makes the rest of the file unreadable.
+    pub(super) fn block(&mut self, block: &Block<'_>) -> Result<Option<Found>, &'static str> {
         match block {
             Block::SectionHeader(header) => {
-                let big_endian = header.big_endian();
-                *self = Self { interfaces: Vec::new(), big_endian, is_next_generation: true };
+                *self = Self { interfaces: Vec::new(), big_endian: header.big_endian() };
                 Ok(None)
             }
             Block::InterfaceDescription(description) => {

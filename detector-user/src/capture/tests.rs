@@ -13,10 +13,13 @@ type Read = (u64, u64, Vec<u8>);
 
 /// The frames; and why reading ended, if not at the end.
 fn read(file: Vec<u8>) -> (Vec<Read>, Option<CaptureError>) {
-    let mut file = match CaptureFile::read(Cursor::new(file)) {
-        Ok(file) => file,
-        Err(error) => return (Vec::new(), Some(error)),
-    };
+    match CaptureFile::read(Cursor::new(file)) {
+        Ok(file) => read_to_end(file),
+        Err(error) => (Vec::new(), Some(error)),
+    }
+}
+
+fn read_to_end(mut file: CaptureFile) -> (Vec<Read>, Option<CaptureError>) {
     let mut frames = Vec::new();
     loop {
         match file.next_frame() {
@@ -146,6 +149,21 @@ fn a_large_frame_makes_the_buffer_grow() {
     let large = vec![1; 200_000];
     let frames: Vec<&[u8]> = vec![&large; 20];
     assert_eq!(read(classic(0xa1b2_c3d4, little, 0, &frames)).0.len(), 20);
+}
+
+#[test]
+fn a_file_says_the_same_however_it_is_read() {
+    let frames: Vec<Vec<u8>> =
+        (0..9_000).map(|number| vec![number as u8; number % 1_500]).collect();
+    let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+    for whole in [classic(0xa1b2_c3d4, little, 0, &frames), section(&frames)] {
+        let path = tempfile::NamedTempFile::new().expect("a file").into_temp_path();
+        std::fs::write(&path, &whole).expect("room on disk");
+        let file = CaptureFile::open(&path).expect("a capture");
+        let (frames, error) = read_to_end(file);
+        assert!(error.is_none());
+        assert!(frames == read(whole).0);
+    }
 }
 
 #[test]
