@@ -281,6 +281,9 @@ fn every_tunnel_leads_to_the_innermost_packet() {
     let session = [&[0x34, 255, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0x85, 1, 0x10, 5, 0][..], &ip].concat();
     is_found(101, over_udp(2152, &session));
     is_found(101, over_udp(2152, &[&[0x30, 255, 0, 0, 0, 0, 0, 1][..], &frame].concat()));
+    // An Ethernet address may begin like an IP version.
+    let like_ip = [&[0x46][..], &frame[1..]].concat();
+    is_found(101, over_udp(2152, &[&[0x30, 255, 0, 0, 0, 0, 0, 1][..], &like_ip].concat()));
     is_found(101, over_udp(4789, &[&[8, 0, 0, 0, 0, 0, 1, 0][..], &frame].concat()));
     is_found(
         101,
