@@ -11,12 +11,14 @@ use std::{
 const OBJECT: &str = "bpf/detector.bpf.o";
 
 /// The files that say what lies in the kernel's maps: see `pin::layout`.
-const LAYOUT: [&str; 18] = [
+const LAYOUT: [&str; 20] = [
+    "../detector-common/src/burst.rs",
     "../detector-common/src/counter.rs",
     "../detector-common/src/dns_name.rs",
     "../detector-common/src/event.rs",
     "../detector-common/src/http.rs",
     "../detector-common/src/lookup.rs",
+    "../detector-common/src/marks.rs",
     "../detector-common/src/packet.rs",
     "../detector-common/src/rule.rs",
     "../detector-common/src/state.rs",

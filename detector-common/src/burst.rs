@@ -4,8 +4,9 @@
 //! their session's sums. In a burst (a download, a batch of the network card) they come one after
 //! the other, and finding the session is the dearest thing about them: a hash map is a call into the
 //! kernel, 25 to 35 ns, an array's entry is not. So the first packet of a tick finds the session; those
-//! that follow on this CPU in this tick are summed up here, in an array, until the next tick, another
-//! session in the same place, or the agent reads the session.
+//! that follow on this CPU in this tick are summed up here, in an array, until the next tick or another
+//! session in the same place. What the agent reads of a session has them added. A request in a burst
+//! finds here what it needs of its session.
 //!
 //! While packets of a session must be looked at whole (a request line was cut), it has no burst on any
 //! CPU: see [`crate::state::State::end_bursts`].
@@ -33,10 +34,13 @@ pub struct Burst {
     pub start_ns: u64,
     /// The tick, as [`crate::state::State::now_coarse`] tells it; 0 in a place that was never used.
     pub tick_ns: u64,
-    /// Under which generation of rules the session was found.
-    pub generation: u32,
+    /// The generation of rules under which the session was found, and the UE's row in it: see
+    /// [`crate::state::SessionState::ue_word`].
+    pub ue: u64,
     /// How often bursts in this place had been ended on all CPUs.
     pub ends: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Packets by [`crate::packet::Direction`].
     pub packets: [u64; 2],
     /// Bytes by [`crate::packet::Direction`].
@@ -52,7 +56,7 @@ impl Burst {
         key: &SessionKey,
         start_ns: u64,
         tick_ns: u64,
-        generation: u32,
+        ue_word: u64,
         ends: u32,
     ) {
         self.key.ue.0[0] = key.ue.0[0];
@@ -60,7 +64,7 @@ impl Burst {
         self.key.application = key.application;
         self.start_ns = start_ns;
         self.tick_ns = tick_ns;
-        self.generation = generation;
+        self.ue = ue_word;
         self.ends = ends;
         for direction in 0..2 {
             self.packets[direction] = 0;
@@ -71,11 +75,7 @@ impl Burst {
     /// Where on each CPU a session's burst is.
     #[inline(always)]
     pub const fn place(key: &SessionKey) -> u32 {
-        // Folded first and cut from the top, as in `lookup::hash`.
-        let [a, b] = key.ue.0;
-        let mixed = a ^ b ^ ((key.application as u64) << 16);
-        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as u32 / (u32::MAX / BURSTS + 1)
+        key.hash() / (u32::MAX / BURSTS + 1)
     }
 
     /// Whether a packet of this session and tick is of this burst, unless it was ended.
@@ -85,8 +85,14 @@ impl Burst {
             && self.key.ue.0[1] == key.ue.0[1]
             && self.key.ue.0[0] == key.ue.0[0]
             && self.key.application == key.application
-            && self.generation == generation
+            && (self.ue >> 32) as u32 == generation
             && self.ends == ends
+    }
+
+    /// The UE's row under the generation in which the burst goes on.
+    #[inline(always)]
+    pub const fn ue_row(&self) -> u32 {
+        self.ue as u32
     }
 
     /// Counts a packet.
@@ -117,7 +123,7 @@ impl Burst {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::Address;
+    use crate::{packet::Address, state::SessionState};
 
     fn key(ue: u8) -> SessionKey {
         SessionKey { ue: Address::v4([10, 60, 0, ue]), application: 7, reserved: 0 }
@@ -125,7 +131,7 @@ mod tests {
 
     fn burst() -> Burst {
         let mut begun = Burst { packets: [9; 2], bytes: [9; 2], ..Burst::default() };
-        begun.begin(&key(2), 100, 1000, 1, 5);
+        begun.begin(&key(2), 100, 1000, SessionState::ue_word(1, 9), 5);
         assert!(begun.is_empty());
         Burst { packets: [1, 2], bytes: [60, 3000], ..begun }
     }
@@ -138,6 +144,7 @@ mod tests {
         assert!(!burst.goes_on(&key(2), 1001, 1, 5));
         assert!(!burst.goes_on(&key(2), 1000, 2, 5));
         assert!(!burst.goes_on(&key(2), 1000, 1, 6), "ended");
+        assert_eq!(burst.ue_row(), 9);
     }
 
     #[test]

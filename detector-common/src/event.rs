@@ -17,6 +17,13 @@ pub const MAX_SEGMENT: usize = 4096;
 pub const WAKE_HOLDOFF_NS: u64 = 250_000;
 /// Of this many parts of the ring buffer one is kept for records with [`FLAG_IMPORTANT`].
 pub const RING_PARTS: u64 = 4;
+
+/// Bytes that each of so many CPUs may send without [`FLAG_IMPORTANT`] between two looks at how full a
+/// ring of `ring_bytes` is: together half of the part that is kept.
+pub const fn ring_step(ring_bytes: u64, cpus: u64) -> u64 {
+    ring_bytes / RING_PARTS / 2 / cpus
+}
+
 /// VLAN tags that one record reports: those in the frame, and one that the device took off.
 pub const MAX_VLANS: usize = crate::parse::MAX_VLAN_TAGS + 1;
 /// The most rules one record reports; more are counted.
@@ -124,4 +131,17 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// Bytes of the header.
     pub const SIZE: usize = size_of::<Self>();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_two_looks_all_cpus_together_leave_half_of_what_is_kept() {
+        for (ring, cpus) in [(256 << 10, 2), (4 << 20, 64), (64 << 20, 256)] {
+            assert!(ring_step(ring, cpus) * cpus <= ring / RING_PARTS / 2);
+        }
+        assert_eq!(ring_step(4096, 1024), 0, "each time");
+    }
 }

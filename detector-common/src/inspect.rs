@@ -453,7 +453,7 @@ pub(crate) fn hide<S: State>(facts: &Facts, direction: u8, state: &mut S) {
 
 /// A request whose segment does not end as a line does, or less than a method and its space.
 #[inline(always)]
-fn begins_cut_request<P: PacketBytes + ?Sized>(
+pub(crate) fn begins_cut_request<P: PacketBytes + ?Sized>(
     packet: &P,
     facts: &Facts,
     application: &ApplicationEntry,

@@ -2,7 +2,7 @@
 //! layouts between them. `no_std`, no allocation, no `unsafe`.
 //!
 //! Read in this order: [`packet`] (where bytes come from), [`wire`] and [`parse`], [`rule`] (the
-//! tables) and [`lookup`], [`state`] and
+//! tables) and [`lookup`], [`state`], [`marks`] and
 //! [`burst`] (what is remembered), [`classify`], [`inspect`] and [`dns_name`] (what user
 //! space must read itself), [`event`] (the record that crosses to user space), [`counter`].
 #![no_std]
@@ -16,6 +16,7 @@ pub mod event;
 pub mod http;
 pub mod inspect;
 pub mod lookup;
+pub mod marks;
 pub mod packet;
 pub mod parse;
 pub mod request_gate;

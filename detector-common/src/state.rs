@@ -28,8 +28,17 @@ pub struct SessionKey {
     pub reserved: u32,
 }
 
-/// Segments whose detection a session remembers, to know them when they are sent again.
-pub const RECENT_SEGMENTS: usize = 8;
+impl SessionKey {
+    /// Spreads sessions over places of arrays: the high bits count.
+    #[inline(always)]
+    pub const fn hash(&self) -> u32 {
+        // Folded first and cut from the top, as in `lookup::hash`.
+        let [a, b] = self.ue.0;
+        let mixed = a ^ b ^ ((self.application as u64) << 16);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as u32
+    }
+}
 
 /// What is known of a session. Several CPUs write it at once: sums go through [`State::add`] and
 /// stay exact, the rest are whole words that are only ever compared. Plain cells, because LLVM has
@@ -47,12 +56,8 @@ pub struct SessionState {
     pub packets: [Cell<u64>; 2],
     /// Bytes by [`crate::packet::Direction`].
     pub bytes: [Cell<u64>; 2],
-    /// Marks of the last segments that matched.
-    pub recent: [Cell<u64>; RECENT_SEGMENTS],
     /// TCP connections that are open, as far as their SYN was seen; as two's complement.
     pub open_connections: Cell<u64>,
-    /// Where the next mark goes.
-    pub next_recent: Cell<u64>,
     /// Until when flows of the session may be followed because a request was cut, ns, coarse.
     pub cut_until: Cell<u64>,
 }
@@ -73,12 +78,8 @@ pub struct SessionSnapshot {
     pub packets: [u64; 2],
     /// See [`SessionState::bytes`].
     pub bytes: [u64; 2],
-    /// See [`SessionState::recent`].
-    pub recent: [u64; RECENT_SEGMENTS],
     /// See [`SessionState::open_connections`].
     pub open_connections: u64,
-    /// See [`SessionState::next_recent`].
-    pub next_recent: u64,
     /// See [`SessionState::cut_until`].
     pub cut_until: u64,
 }
@@ -99,20 +100,6 @@ impl SessionState {
     pub fn judged_under(&self, generation: u32) -> Option<u32> {
         let word = self.ue.get();
         ((word >> 32) as u32 == generation).then_some(word as u32)
-    }
-
-    /// Whether a segment matched before; if not, it is remembered.
-    #[inline(always)]
-    pub fn seen_before(&self, mark: u64) -> bool {
-        for recent in &self.recent {
-            if recent.get() == mark {
-                return true;
-            }
-        }
-        let next = self.next_recent.get();
-        self.next_recent.set(next.wrapping_add(1));
-        self.recent[next as usize & (RECENT_SEGMENTS - 1)].set(mark);
-        false
     }
 }
 
@@ -205,8 +192,8 @@ pub struct Draft {
     /// The row of rules that a request may match which is kept out otherwise, see
     /// [`crate::request_gate`]; that of all rules for any other packet.
     pub gate_row: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Where the target of the HTTP request starts that the packet begins with.
+    pub request_target: u32,
     /// [`crate::rule::ApplicationEntry::first_word`].
     pub first_word: u32,
     /// [`crate::rule::ApplicationEntry::last_word`].
@@ -244,10 +231,13 @@ pub trait State {
     /// The watched session's burst ([`crate::burst`]), if one goes on. Only what keeps sessions in a
     /// dear place has bursts.
     fn burst(&mut self, generation: u32) -> Option<&mut Burst>;
-    /// Begins a burst of the watched session, which began at `start_ns`.
-    fn begin_burst(&mut self, start_ns: u64, generation: u32);
+    /// Begins a burst of the watched session, which began at `start_ns`; `ue_word` is
+    /// [`SessionState::ue`].
+    fn begin_burst(&mut self, start_ns: u64, ue_word: u64);
     /// Ends the bursts of the watched session, whichever CPU counts in them.
     fn end_bursts(&mut self);
+    /// Whether a segment of the watched session matched before, see [`crate::marks`].
+    fn seen_before(&mut self, mark: u64) -> bool;
     /// Finds the flow.
     fn flow_state(&self) -> Option<Self::Flow>;
     /// Remembers the flow, as one that was shown so many bytes in each direction; `None` if there is

@@ -17,6 +17,7 @@ use detector_common::{
     burst::{self, Burst},
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
     inspect::BUDGET,
+    marks::{MARK_PLACES, MarkWords, Marks},
     parse::Facts,
     rule::{MAX_RULES, SLOTS},
     state::{
@@ -40,6 +41,8 @@ static FLOWS: LruHashMap<FlowKey, FlowSnapshot> = LruHashMap::with_max_entries(6
 static SUPPRESSIONS: LruHashMap<SuppressionKey, u64> = LruHashMap::with_max_entries(65536, 0);
 #[map]
 static BURSTS: PerCpuArray<Burst> = PerCpuArray::with_max_entries(burst::BURSTS, 0);
+#[map]
+static MARKS: Array<MarkWords> = Array::with_max_entries(MARK_PLACES, 0);
 /// How often bursts were ended, by their place, on all CPUs.
 #[map]
 static BURST_ENDS: Array<u32> = Array::with_max_entries(burst::BURSTS, 0);
@@ -67,6 +70,15 @@ impl<'a, P: HookPacket> Memory<'a, P> {
             counters: PACKET_COUNTERS.get_ptr_mut(0)?,
             scratch: ring::scratch()?,
         })
+    }
+
+    /// Marks of the session being watched; `None` never happens.
+    #[inline(always)]
+    fn marks(&self) -> Option<&'static Marks> {
+        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
+        let place = Marks::place(unsafe { &(*self.scratch).session });
+        // SAFETY: a map value of cells, of which other CPUs write whole words.
+        MARKS.get_ptr(place).map(|marks| unsafe { &*marks.cast::<Marks>() })
     }
 
     /// Memory for the packet's facts.
@@ -164,6 +176,9 @@ impl<P: HookPacket> State for Memory<'_, P> {
         scratch.empty_session.ue = ue_word;
         // Another CPU may have been first: then its entry counts.
         let _ = SESSIONS.insert(&scratch.session, &scratch.empty_session, u64::from(BPF_NOEXIST));
+        if let Some(marks) = self.marks() {
+            marks.clear();
+        }
         self.session()
     }
 
@@ -177,7 +192,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     }
 
     #[inline(always)]
-    fn begin_burst(&mut self, start_ns: u64, generation: u32) {
+    fn begin_burst(&mut self, start_ns: u64, ue_word: u64) {
         let tick = self.now_coarse();
         // SAFETY: as in `watch`.
         let key = unsafe { &(*self.scratch).session };
@@ -185,7 +200,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
         if !burst.is_empty() {
             settle(burst);
         }
-        burst.begin(key, start_ns, tick, generation, ends);
+        burst.begin(key, start_ns, tick, ue_word, ends);
     }
 
     #[inline(always)]
@@ -195,6 +210,11 @@ impl<P: HookPacket> State for Memory<'_, P> {
         let Some(ends) = BURST_ENDS.get_ptr_mut(Burst::place(key)) else { return };
         // SAFETY: a map value that other CPUs write too: any other value ends bursts as well.
         unsafe { ends.write_volatile(ends.read_volatile().wrapping_add(1)) };
+    }
+
+    #[inline(always)]
+    fn seen_before(&mut self, mark: u64) -> bool {
+        self.marks().is_some_and(|marks| marks.seen_before(mark))
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use detector_common::{
     classify::capture_length,
-    event::{FLAG_IMPORTANT, MAX_SEGMENT, RING_PARTS, RecordHeader, WAKE_HOLDOFF_NS},
+    event::{FLAG_IMPORTANT, MAX_SEGMENT, RING_PARTS, RecordHeader, WAKE_HOLDOFF_NS, ring_step},
     parse::Facts,
     state::{Draft, FlowSnapshot, SessionKey, SessionSnapshot, SuppressionKey},
 };
@@ -31,6 +31,11 @@ static WAKE_HOLDOFF: u64 = WAKE_HOLDOFF_NS;
 #[unsafe(no_mangle)]
 static RING_SHARE: u64 = (4 << 20) / RING_PARTS * (RING_PARTS - 1);
 
+/// Bytes that a CPU sends of such records before it asks again how full the ring is; set by the agent so
+/// that all CPUs together exceed the share by half of what is kept.
+#[unsafe(no_mangle)]
+static RING_STEP: u64 = ring_step(4 << 20, 64);
+
 /// One CPU's place to put a record together: too large for the stack of 512 bytes.
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -39,7 +44,7 @@ pub(crate) struct Scratch {
     pub(crate) facts: MaybeUninit<Facts>,
     /// What this CPU's clock last said.
     pub(crate) clock: Clock,
-    /// Bytes of payload and headers that this CPU sent since it last asked how full the ring is.
+    /// Bytes that this CPU reserved since it last asked how full the ring is.
     unasked: u64,
     /// When this CPU last woke the reader.
     last_wake_ns: u64,
@@ -90,9 +95,6 @@ pub(crate) fn send<P: HookPacket>(
     capture: usize,
 ) -> bool {
     let length = capture_length(facts, capture);
-    if !has_share(scratch, (RecordHeader::SIZE + length) as u64) {
-        return false;
-    }
     match length {
         0 => send_in::<0, P>(scratch, packet, facts, length),
         1..=256 => send_in::<256, P>(scratch, packet, facts, length),
@@ -106,16 +108,21 @@ pub(crate) fn send<P: HookPacket>(
 /// matches of one rule does not keep out those of another that matters more. A part of the one ring
 /// and no ring of its own, so that a user's events stay in order.
 ///
-/// Asking is a call (15 ns): where there was room, a CPU asks again after it has sent a 256th of the
-/// share; where there was none, each time.
+/// Asking is a call (15 ns): where there was room, a CPU asks again after [`RING_STEP`]; where there was
+/// none, each time.
 #[inline(always)]
 fn has_share(scratch: &mut Scratch, length: u64) -> bool {
     if scratch.draft.record.flags & FLAG_IMPORTANT != 0 {
         return true;
     }
-    // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
-    let share = unsafe { core::ptr::read_volatile(&raw const RING_SHARE) };
-    if scratch.unasked < share >> 8 {
+    // SAFETY: constants of the program; volatile, because the loader writes them after compilation.
+    let (share, step) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const RING_SHARE),
+            core::ptr::read_volatile(&raw const RING_STEP),
+        )
+    };
+    if scratch.unasked < step {
         scratch.unasked += length;
         return true;
     }
@@ -133,6 +140,9 @@ fn send_in<const N: usize, P: HookPacket>(
     facts: &Facts,
     length: usize,
 ) -> bool {
+    if !has_share(scratch, size_of::<Place<N>>() as u64) {
+        return false;
+    }
     let Some(mut place) = EVENTS.reserve::<Place<N>>(0) else { return false };
     let flags = wake_up(scratch);
     let header = &mut scratch.draft.record;

@@ -10,6 +10,7 @@ use common::{
     pair::Pair,
 };
 use detector_common::{
+    counter::Counter,
     event::{FLAG_INSPECT, FLAG_SESSION_STARTED, RecordHeader},
     state::{SessionKey, SessionSnapshot},
 };
@@ -18,11 +19,14 @@ use detector_user::{
     source::session_map::Sessions as _,
 };
 use testbed::frames::{Packet, Tcp};
+use zerocopy::FromBytes as _;
 
 const UE: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 60, 0, 2)), 40_000);
 const APP: (IpAddr, u16) = (IpAddr::V4(std::net::Ipv4Addr::new(10, 45, 0, 10)), 80);
 const HOOKS: [Hook; 3] = [Hook::Xdp, Hook::XdpFrags, Hook::Tc];
 const BULK: [u8; 1400] = [0x17; 1400];
+
+const REQUEST: &[u8] = b"POST /api/buttons/buy HTTP/1.1\r\n\r\n";
 
 const RULES: &str = "apiVersion: detector.dev/v1alpha1
 kind: Application
@@ -57,14 +61,18 @@ fn key(pair: &mut Pair) -> SessionKey {
     keys[0]
 }
 
-/// Counts bulk packets until some of them are in a burst only; gives how many were sent, and the
+/// Counts packets until some of them are in a burst only; gives how many were sent, and the
 /// session without and with its bursts. A kernel tick may end between counting and reading.
-fn in_a_burst(pair: &mut Pair, hook: Hook) -> (u64, SessionSnapshot, SessionSnapshot) {
+fn in_a_burst(
+    pair: &mut Pair,
+    hook: Hook,
+    frame: &[u8],
+) -> (u64, SessionSnapshot, SessionSnapshot) {
     const AT_ONCE: u32 = 100;
     let key = key(pair);
-    let (frame, mut sent) = (down(1, &BULK), 0);
+    let mut sent = 0;
     for _ in 0..50 {
-        inject(&mut pair.kernel, hook, &frame, AT_ONCE);
+        inject(&mut pair.kernel, hook, frame, AT_ONCE);
         sent += u64::from(AT_ONCE);
         let settled = pair.kernel.sessions.settled(&key).expect("a session");
         let whole = pair.kernel.sessions.get(&key).expect("a session");
@@ -80,11 +88,54 @@ fn packets_in_a_burst_are_in_the_sums_that_are_read() {
     testbed::need_root!();
     for hook in HOOKS {
         let mut pair = pair(hook);
-        let (sent, settled, whole) = in_a_burst(&mut pair, hook);
-        let frame = down(1, &BULK).len() as u64;
+        let frame = down(1, &BULK);
+        let (sent, settled, whole) = in_a_burst(&mut pair, hook, &frame);
+        let frame = frame.len() as u64;
         assert_eq!((whole.packets[1], whole.bytes[1]), (sent, sent * frame), "{hook:?}");
         assert!(settled.packets[1] < sent && settled.bytes[1] < sent * frame, "{hook:?}");
         assert_eq!(whole.packets[0], 1, "{hook:?}: the SYN");
+    }
+}
+
+#[test]
+fn a_request_in_a_burst_is_told_once_and_is_in_the_sums_that_are_read() {
+    testbed::need_root!();
+    for hook in HOOKS {
+        let mut pair = pair(hook);
+        let (sent, settled, whole) = in_a_burst(&mut pair, hook, &up(1001, REQUEST));
+        assert_eq!(whole.packets[0], 1 + sent, "{hook:?}: the SYN, and the requests");
+        assert!(settled.packets[0] < 1 + sent, "{hook:?}");
+        let again = pair.kernel.counters.get(Counter::Retransmissions).expect("counters");
+        assert_eq!(again, sent - 1, "{hook:?}: the others are the same segment");
+        let mut told = 0;
+        while let Some(record) = pair.kernel.ring.next() {
+            let header = RecordHeader::read_from_prefix(&record).expect("whole").0;
+            assert_eq!(header.session_start_ns, whole.start_ns, "{hook:?}");
+            told += header.rule_count;
+        }
+        assert_eq!(told, 1, "{hook:?}");
+    }
+}
+
+#[test]
+fn a_reload_ends_the_burst_so_that_requests_are_judged_by_the_new_rules() {
+    testbed::need_root!();
+    let of_another_ue = RULES.replace("match:", "ue: [10.60.0.3], match:");
+    for hook in HOOKS {
+        let mut pair = pair(hook);
+        for (number, (text, matches)) in
+            (0..).zip([(RULES, true), (of_another_ue.as_str(), false), (RULES, true)])
+        {
+            let set = file::parse(&[("rules.yaml", text.as_bytes())]).expect("rules");
+            let image = compile(&set, &[], 2 + number).expect("tables");
+            pair.kernel.rules.swap(&image, &set.rules).expect("rules are written");
+            pair.software.swap(image);
+            for packet in 0..5 {
+                let record = pair.send(&up(1000 * number + packet, REQUEST));
+                assert_eq!(record.is_some(), matches, "{hook:?}: {text}");
+            }
+        }
+        pair.compare_memory();
     }
 }
 
@@ -97,9 +148,12 @@ fn a_conversation_in_bursts_is_counted_as_the_software_counts_it() {
             pair.send(&up(1001 + number, if number % 3 == 0 { b"" } else { &BULK }));
             pair.send(&down(number * 1400, &BULK));
             if number % 50 == 0 {
-                let request = b"POST /api/buttons/buy HTTP/1.1\r\n\r\n";
-                let record = pair.send(&up(500_000 + number, request)).expect("a match");
+                let request = up(500_000 + number, REQUEST);
+                let record = pair.send(&request).expect("a match");
                 assert_eq!(record.rule_count, 1, "{hook:?}");
+                assert_eq!(pair.send(&request), None, "{hook:?}: the same segment again");
+                let other = up(600_000 + number, b"GET /api/buttons/buy HTTP/1.1\r\n\r\n");
+                assert_eq!(pair.send(&other), None, "{hook:?}: another method");
             }
         }
         pair.compare_memory();
@@ -128,7 +182,7 @@ fn a_session_that_begins_again_does_not_get_the_burst_of_the_one_that_ended() {
     testbed::need_root!();
     for hook in HOOKS {
         let mut pair = pair(hook);
-        in_a_burst(&mut pair, hook);
+        in_a_burst(&mut pair, hook, &down(1, &BULK));
         let key = key(&mut pair);
         pair.kernel.sessions.remove(&key);
         assert_eq!(pair.kernel.sessions.get(&key), None, "{hook:?}");
@@ -142,7 +196,7 @@ fn a_session_that_begins_again_does_not_get_the_burst_of_the_one_that_ended() {
         let session = pair.kernel.sessions.get(&key).expect("begun again");
         assert_eq!(session.packets, [sent, 0], "{hook:?}");
         let record = pair.kernel.ring.next().expect("the notice of the new session").to_vec();
-        let header: RecordHeader = zerocopy::FromBytes::read_from_prefix(&record).expect("whole").0;
+        let header = RecordHeader::read_from_prefix(&record).expect("whole").0;
         assert!(header.flags & FLAG_SESSION_STARTED != 0, "{hook:?}");
     }
 }

@@ -2,11 +2,11 @@
 
 use core::hint::black_box;
 
-use super::{Watched, recognise::Found};
+use super::{Seen, Watched};
 use crate::{
     event::MAX_MATCHES,
     rule::{ROW_WORDS, Row, Tables, row},
-    state::{Draft, SessionState},
+    state::Draft,
 };
 
 /// ANDs the rows and writes the rules that are left into the record; gives how many more there
@@ -51,16 +51,14 @@ pub(super) fn push_rule(draft: &mut Draft, rule: u16) {
     }
 }
 
-/// Numbers of the rows whose AND are the rules that match.
+/// Place of the path's row among [`Draft::rows`].
+pub(super) const PATH_ROW: usize = 2;
+
+/// Numbers of the rows whose AND are the rules that match; [`PATH_ROW`] is looked up later.
 #[inline(always)]
-pub(super) fn rows(
-    watched: &Watched<'_>,
-    found: &Found,
-    session: &SessionState,
-    start: u64,
-) -> [u32; 4] {
-    let seen = row::seen(found.row_kind, watched.direction, start != 0);
-    [watched.application.row, seen, found.path_row, session.ue.get() as u32]
+pub(super) fn rows(watched: &Watched<'_>, seen: &Seen) -> [u32; 4] {
+    let kind = row::seen(seen.found.row_kind, watched.direction, seen.start != 0);
+    [watched.application.row, kind, row::ALL, seen.ue_row]
 }
 
 #[inline(always)]

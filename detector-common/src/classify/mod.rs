@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 pub use self::record::capture_length;
 use self::{
     matching::rows,
-    recognise::recognise,
+    recognise::{Found, recognise, request_kind},
     record::{fill_record, vlans},
     report::report,
     session::{count_packet, find_session, start_of},
@@ -99,26 +99,70 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     let Some(application) = tables.application(index) else { return };
     let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
     state.watch(flow_key(facts, direction), application.id);
+    let request = request_kind(packet, facts, state);
+    let mut seen = None;
     if has_bursts(facts, application)
         && let Some(burst) = state.burst(head.generation)
-        && is_plain(packet, facts)
     {
-        burst.count(direction, watched.packet_length);
-        return state.count(Counter::Watched, 1);
+        if is_plain(facts, request) {
+            burst.count(direction, watched.packet_length);
+            return state.count(Counter::Watched, 1);
+        }
+        if is_whole_request(packet, facts, application, request) {
+            burst.count(direction, watched.packet_length);
+            seen = Some(Seen {
+                found: Found::request(request),
+                start: burst.start_ns,
+                ue_row: burst.ue_row(),
+                notices: Notices::NONE,
+            });
+            state.count(Counter::Watched, 1);
+        }
     }
+    if seen.is_none() {
+        seen = look_closely(packet, &watched, request, head, tables, state);
+    }
+    if let Some(seen) = seen {
+        tell(packet, &watched, &seen, (head, ifindex), tables, state);
+    }
+}
+
+/// What a packet is, and of which session, as far as there is anything to tell of it.
+struct Seen {
+    found: Found,
+    /// When the session began; 0 without one.
+    start: u64,
+    ue_row: u32,
+    notices: Notices,
+}
+
+/// Counts a packet in its session, and finds out what it is; `None` if it says nothing.
+#[inline(always)]
+fn look_closely<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
+    watched: &Watched<'_>,
+    request: u32,
+    head: &Generation,
+    tables: &T,
+    state: &mut S,
+) -> Option<Seen> {
+    let Watched { facts, direction, application, .. } = *watched;
     let mut notices = Notices::NONE;
     let session = match find_session(tables, head, state) {
         Ok(session) => session,
-        Err(reason) => return state.count(reason, 1),
+        Err(reason) => {
+            state.count(reason, 1);
+            return None;
+        }
     };
-    let seen = count_packet(&watched, &session, state);
-    let start = start_of(&watched, &session, state, &mut notices);
+    let now = count_packet(watched, &session, state);
+    let start = start_of(watched, &session, state, &mut notices);
     if application.inspect != 0 {
-        let look = inspect::wanted(packet, facts, (direction, application), seen, tables, state);
-        let Some(draft) = state.draft() else { return };
+        let look = inspect::wanted(packet, facts, (direction, application), now, tables, state);
+        let draft = state.draft()?;
         notices.inspect = look.forget(&mut draft.opaque);
     }
-    let found = recognise(packet, &watched, &session, tables, head, state, &mut notices);
+    let found = recognise(watched, &session, request, state, &mut notices);
     if application.inspect & want::UDP_FIRST != 0 && matches!(found.kind, PayloadKind::UdpFirst) {
         notices.inspect = Look::PACKET;
     }
@@ -134,32 +178,52 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
             (direction, application),
             &session,
             begins,
-            seen,
+            now,
             state,
         );
     }
-    if !notices.any() && matches!(found.kind, PayloadKind::Other) {
-        // Nearly all packets of a watched application.
-        if has_bursts(facts, application) && start != 0 && session.cut_until.get() <= seen {
-            state.begin_burst(start, head.generation);
-        }
-        return;
+    if !notices.any()
+        && has_bursts(facts, application)
+        && start != 0
+        && session.cut_until.get() <= now
+    {
+        state.begin_burst(start, session.ue.get());
     }
-    let now = if notices.started { start } else { state.now() };
+    // Nearly all packets of a watched application say nothing.
+    (notices.any() || !matches!(found.kind, PayloadKind::Other)).then(|| Seen {
+        found,
+        start,
+        ue_row: session.ue.get() as u32,
+        notices,
+    })
+}
+
+/// Puts the record together, and sends it if a rule matches or the agent waits for what it says.
+#[inline(always)]
+fn tell<P: PacketBytes + ?Sized, T: Tables, S: State>(
+    packet: &P,
+    watched: &Watched<'_>,
+    seen: &Seen,
+    (head, ifindex): (&Generation, u32),
+    tables: &T,
+    state: &mut S,
+) {
+    let Watched { facts, application, .. } = *watched;
+    let now = if seen.notices.started { seen.start } else { state.now() };
     let Some(draft) = state.draft() else { return };
-    fill_record(&mut draft.record, &watched, &found, notices, start, now);
-    if notices.shown() && application.inspect & want::IMPORTANT != 0 {
+    fill_record(&mut draft.record, watched, seen, now);
+    if seen.notices.shown() && application.inspect & want::IMPORTANT != 0 {
         draft.record.flags |= FLAG_IMPORTANT;
     }
     draft.record.vlan = vlans(packet, facts);
     draft.record.ifindex = ifindex;
     draft.record.generation = head.generation;
-    draft.rows = rows(&watched, &found, &session, start);
-    let gated = application.inspect & want::HTTP_GATED != 0 && notices.inspect.is_of_stream();
-    draft.gate_row = if gated { found.gate_row() } else { row::ALL };
+    draft.rows = rows(watched, seen);
+    let gated = application.inspect & want::HTTP_GATED != 0 && seen.notices.inspect.is_of_stream();
+    draft.gate_row = if gated { seen.found.gate_row() } else { row::ALL };
     draft.first_word = application.first_word;
     draft.last_word = application.last_word;
-    report(packet, facts, &session, tables, state);
+    report(packet, facts, head, tables, state);
 }
 
 /// Whether packets of the application, as far as they go in bursts, need no more than to be counted.
@@ -171,16 +235,30 @@ fn has_bursts(facts: &Facts, application: &ApplicationEntry) -> bool {
 
 /// Whether a packet that goes in a burst says nothing.
 #[inline(always)]
-fn is_plain<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> bool {
+fn is_plain(facts: &Facts, request: u32) -> bool {
     match facts.protocol {
         Protocol::Udp => true,
         Protocol::Tcp => {
             facts.tcp_flags & (SYN | FIN | RST) == 0
                 && (facts.payload_length == 0
-                    || facts.payload_length >= http::METHOD_AND_SPACE
-                        && http::request_line(packet, facts.payload_offset as usize).is_none())
+                    || facts.payload_length >= http::METHOD_AND_SPACE && request == 0)
         }
     }
+}
+
+/// Whether a packet that goes in a burst is a request of which the burst knows enough: one that changes
+/// nothing of its session, and of whose line nothing is missing that rules look at.
+#[inline(always)]
+fn is_whole_request<P: PacketBytes + ?Sized>(
+    packet: &P,
+    facts: &Facts,
+    application: &ApplicationEntry,
+    request: u32,
+) -> bool {
+    request != 0
+        && facts.tcp_flags & (SYN | FIN | RST) == 0
+        && (application.inspect & want::CUT_REQUESTS == 0
+            || !inspect::begins_cut_request(packet, facts, application, true))
 }
 
 /// Which application a packet belongs to: by its destination (uplink), else its source.

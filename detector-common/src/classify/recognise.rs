@@ -5,29 +5,32 @@ use crate::{
     counter::Counter,
     event::PayloadKind,
     http::{self, HttpMethod},
-    lookup,
     packet::{PacketBytes, Protocol},
+    parse::Facts,
     request_gate,
-    rule::{Generation, Tables, row},
+    rule::row,
     state::{SessionState, State, UDP_FLOW_IDLE_NS},
     verifier::forget,
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
 
-/// What a payload was recognised as, and the rows of the rules that ask for it.
+/// What a payload was recognised as.
 pub(super) struct Found {
     pub(super) kind: PayloadKind,
     /// The kind as [`row::seen`] counts them.
     pub(super) row_kind: u32,
-    pub(super) path_row: u32,
 }
 
 impl Found {
-    const NOTHING: Self = Self { kind: PayloadKind::Other, row_kind: 0, path_row: row::ALL };
-    const TCP_OPENED: Self =
-        Self { kind: PayloadKind::TcpOpened, row_kind: row::TCP_OPENED, path_row: row::ALL };
-    const UDP_FIRST: Self =
-        Self { kind: PayloadKind::UdpFirst, row_kind: row::UDP_FIRST, path_row: row::ALL };
+    const NOTHING: Self = Self { kind: PayloadKind::Other, row_kind: 0 };
+    const TCP_OPENED: Self = Self { kind: PayloadKind::TcpOpened, row_kind: row::TCP_OPENED };
+    const UDP_FIRST: Self = Self { kind: PayloadKind::UdpFirst, row_kind: row::UDP_FIRST };
+
+    /// A request of this kind, see [`request_kind`].
+    #[inline(always)]
+    pub(super) const fn request(kind: u32) -> Self {
+        Self { kind: PayloadKind::HttpRequest, row_kind: kind }
+    }
 
     /// The row of rules that user space decides and that a request of a method without a body may match;
     /// that of all rules for anything else.
@@ -47,14 +50,29 @@ impl Found {
     }
 }
 
-/// Looks at the payload's start for what rules can ask for.
+/// The kind (as [`row::seen`] counts them) of the HTTP request that a segment begins with, 0 for none.
+/// Where its target starts goes into the draft.
 #[inline(always)]
-pub(super) fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
+pub(super) fn request_kind<P: PacketBytes + ?Sized, S: State>(
     packet: &P,
+    facts: &Facts,
+    state: &mut S,
+) -> u32 {
+    if !matches!(facts.protocol, Protocol::Tcp) || facts.payload_length == 0 {
+        return 0;
+    }
+    let Some(line) = http::request_line(packet, facts.payload_offset as usize) else { return 0 };
+    let Some(draft) = state.draft() else { return 0 };
+    draft.request_target = line.target_offset;
+    forget(row::http(line.method), &mut draft.opaque)
+}
+
+/// What the packet is that rules can ask for; `request` is its [`request_kind`].
+#[inline(always)]
+pub(super) fn recognise<S: State>(
     watched: &Watched<'_>,
     session: &SessionState,
-    tables: &T,
-    head: &Generation,
+    request: u32,
     state: &mut S,
     notices: &mut Notices,
 ) -> Found {
@@ -67,19 +85,7 @@ pub(super) fn recognise<P: PacketBytes + ?Sized, T: Tables, S: State>(
             {
                 return opened;
             }
-            if facts.payload_length == 0 {
-                return Found::NOTHING;
-            }
-            let Some(mut line) = http::request_line(packet, facts.payload_offset as usize) else {
-                return Found::NOTHING;
-            };
-            let Some(draft) = state.draft() else { return Found::NOTHING };
-            line.target_offset = forget(line.target_offset, &mut draft.opaque);
-            Found {
-                kind: PayloadKind::HttpRequest,
-                row_kind: row::http(line.method),
-                path_row: lookup::path(tables, head, packet, line.target_offset as usize),
-            }
+            if request == 0 { Found::NOTHING } else { Found::request(request) }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The record: what the agent is told of a packet.
 
-use super::{Notices, Watched, recognise::Found};
+use super::{Seen, Watched};
 use crate::{
     event::{
         FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT, MAX_VLANS,
@@ -12,17 +12,11 @@ use crate::{
 };
 
 #[inline(always)]
-pub(super) fn fill_record(
-    record: &mut RecordHeader,
-    watched: &Watched<'_>,
-    found: &Found,
-    notices: Notices,
-    start: u64,
-    now: u64,
-) {
+pub(super) fn fill_record(record: &mut RecordHeader, watched: &Watched<'_>, seen: &Seen, now: u64) {
     let facts = watched.facts;
+    let notices = seen.notices;
     record.version = RECORD_VERSION;
-    record.payload_kind = found.kind as u8;
+    record.payload_kind = seen.found.kind as u8;
     record.flags = 0;
     record.qfi = facts.tunnel.qfi();
     record.teid = facts.tunnel.teid();
@@ -44,7 +38,7 @@ pub(super) fn fill_record(
     record.late = late;
     record.tcp_flags = facts.tcp_flags;
     record.time_ns = now;
-    record.session_start_ns = start;
+    record.session_start_ns = seen.start;
     record.direction = watched.direction as u8;
     record.rule_count = 0;
     record.application = watched.application.id;

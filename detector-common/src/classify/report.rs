@@ -2,19 +2,19 @@
 
 use core::hint::black_box;
 
-use super::matching::collect_rules;
+use super::matching::{PATH_ROW, collect_rules};
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
         FLAG_BEHIND_GAP, FLAG_IMPORTANT, FLAG_INSPECT, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED,
         MAX_MATCHES, MAX_SEGMENT, PayloadKind,
     },
-    inspect,
+    inspect, lookup,
     packet::{PacketBytes, Protocol},
     parse::Facts,
     request_gate,
-    rule::{Tables, row},
-    state::{Draft, SessionState, State},
+    rule::{Generation, Tables, row},
+    state::{Draft, State},
     wire::tcp_flag::SYN,
 };
 
@@ -24,12 +24,15 @@ use crate::{
 pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
     facts: &Facts,
-    session: &SessionState,
+    head: &Generation,
     tables: &T,
     state: &mut S,
 ) {
     let Some(draft) = state.draft() else { return };
     let draft = black_box(draft);
+    if draft.record.payload_kind == PayloadKind::HttpRequest as u8 {
+        draft.rows[PATH_ROW] = lookup::path(tables, head, packet, draft.request_target as usize);
+    }
     let mut inspect = draft.record.flags & FLAG_INSPECT != 0;
     if draft.gate_row != row::ALL && request_gate::keeps_out(packet, facts, draft, tables) {
         inspect = false;
@@ -45,7 +48,7 @@ pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
         let any = draft.record.rule_count != 0;
         state.count(Counter::MatchesOverLimit, u64::from(over));
         if any {
-            capture = admit(facts, session, tables, state);
+            capture = admit(facts, tables, state);
         }
     }
     let Some(Draft { record, .. }) = state.draft() else { return };
@@ -67,13 +70,8 @@ pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
 /// Counts the record's rules and leaves those in it that may become events now: none if the
 /// segment was sent again, and not those whose window is open. Gives the bytes to capture.
 #[inline(always)]
-pub(super) fn admit<T: Tables, S: State>(
-    facts: &Facts,
-    session: &SessionState,
-    tables: &T,
-    state: &mut S,
-) -> usize {
-    let again = is_retransmission(facts, session, state);
+pub(super) fn admit<T: Tables, S: State>(facts: &Facts, tables: &T, state: &mut S) -> usize {
+    let again = is_retransmission(facts, state);
     if again {
         state.count(Counter::Retransmissions, 1);
     }
@@ -109,11 +107,7 @@ pub(super) fn admit<T: Tables, S: State>(
 /// Whether this segment matched before. UDP has no retransmissions that can be told from new
 /// packets, and a SYN sent again was sorted out by its flow.
 #[inline(always)]
-pub(super) fn is_retransmission<S: State>(
-    facts: &Facts,
-    session: &SessionState,
-    state: &mut S,
-) -> bool {
+pub(super) fn is_retransmission<S: State>(facts: &Facts, state: &mut S) -> bool {
     if !matches!(facts.protocol, Protocol::Tcp) || facts.tcp_flags & SYN != 0 {
         return false;
     }
@@ -123,10 +117,12 @@ pub(super) fn is_retransmission<S: State>(
     let ports = (u64::from(flow.ue_port) << 48)
         | (u64::from(flow.application_port) << 32)
         | u64::from(facts.sequence);
-    let address = flow.application_address.0[0] ^ flow.application_address.0[1];
+    let application = flow.application_address.0[0] ^ flow.application_address.0[1];
+    let ue = flow.ue.0[0] ^ flow.ue.0[1];
+    let addresses =
+        application.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ue.wrapping_mul(0xd6e8_feb8_6659_fd93);
     // Never 0, which marks a free place; the direction, because both ends count on their own.
-    let mark = (ports ^ address.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ direction) | (1 << 63);
-    session.seen_before(mark)
+    state.seen_before((ports ^ addresses ^ direction) | (1 << 63))
 }
 
 /// Counts what a full ring buffer lost.

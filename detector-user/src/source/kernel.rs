@@ -8,7 +8,7 @@ use aya::{
 };
 use detector_common::{
     counter::{COUNTERS, Counter},
-    event::RING_PARTS,
+    event::{RING_PARTS, ring_step},
 };
 
 use super::{
@@ -27,7 +27,7 @@ use super::{
 use crate::pin::PinDirectory;
 
 /// The maps that are pinned, where pins are kept. The others hold nothing that outlives a packet.
-pub const PINNED_MAPS: [&str; 15] = [
+pub const PINNED_MAPS: [&str; 16] = [
     "ACTIVE",
     "APPLICATIONS",
     "BUCKETS",
@@ -35,6 +35,7 @@ pub const PINNED_MAPS: [&str; 15] = [
     "EVENTS",
     "FLOWS",
     "GENERATIONS",
+    "MARKS",
     "NAMES",
     "PACKET_COUNTERS",
     "PORTS",
@@ -45,10 +46,13 @@ pub const PINNED_MAPS: [&str; 15] = [
     "SUPPRESSIONS",
 ];
 
+/// As many CPUs as there may be where the kernel does not say.
+const MANY_CPUS: usize = 1024;
+
 /// Sizes of what the kernel side remembers, fixed when it is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLimits {
-    /// Sessions (a UE and an application); 160 bytes each.
+    /// Sessions (a UE and an application); 96 bytes each.
     pub sessions: u32,
     /// TCP connections and UDP flows; also suppression windows.
     pub flows: u32,
@@ -178,13 +182,16 @@ impl Kernel {
         pins: Option<&PinDirectory>,
     ) -> Result<Self, LoadError> {
         let share = u64::from(limits.ring_bytes) / RING_PARTS * (RING_PARTS - 1);
+        let cpus = aya::util::nr_cpus().unwrap_or(MANY_CPUS) as u64;
+        let step = ring_step(u64::from(limits.ring_bytes), cpus.max(1));
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries("SESSIONS", limits.sessions)
             .map_max_entries("FLOWS", limits.flows)
             .map_max_entries("SUPPRESSIONS", limits.flows)
             .map_max_entries("EVENTS", limits.ring_bytes)
-            .override_global("RING_SHARE", &share, true);
+            .override_global("RING_SHARE", &share, true)
+            .override_global("RING_STEP", &step, true);
         if let Some(holdoff) = limits.wake_holdoff_ns.as_ref() {
             loader.override_global("WAKE_HOLDOFF", holdoff, true);
         }

@@ -14,6 +14,7 @@ use detector_common::{
     classify::{self, capture_length},
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
     inspect::BUDGET,
+    marks::{MARK_PLACES, Marks},
     packet::{Address, Layer},
     parse::Facts,
     state::{
@@ -47,6 +48,7 @@ pub struct SoftwareClassifier {
 struct Memory {
     now_ns: u64,
     sessions: Recent<SessionKey, Rc<SessionState>>,
+    marks: Vec<Marks>,
     flows: Recent<FlowKey, Rc<FlowState>>,
     /// When the window of a UE and rule opened.
     suppressions: Recent<(Address, u32), u64>,
@@ -65,6 +67,7 @@ impl SoftwareClassifier {
             memory: Memory {
                 now_ns: 0,
                 sessions: recent(),
+                marks: (0..MARK_PLACES).map(|_| Marks::default()).collect(),
                 flows: recent(),
                 suppressions: recent(),
                 counters: std::array::from_fn(|_| Cell::new(0)),
@@ -152,9 +155,7 @@ fn snapshot(state: &SessionState) -> SessionSnapshot {
         last_ns: state.last_ns.get(),
         packets: pair(&state.packets),
         bytes: pair(&state.bytes),
-        recent: std::array::from_fn(|n| state.recent[n].get()),
         open_connections: state.open_connections.get(),
-        next_recent: state.next_recent.get(),
         ue: state.ue.get(),
         cut_until: state.cut_until.get(),
     }
@@ -199,6 +200,7 @@ impl State for Judging<'_> {
         let state = Rc::new(SessionState::default());
         state.ue.set(ue_word);
         self.memory.sessions.get_mut().put(self.memory.session, state.clone());
+        self.memory.marks[Marks::place(&self.memory.session) as usize].clear();
         Some(state)
     }
 
@@ -207,9 +209,13 @@ impl State for Judging<'_> {
         None
     }
 
-    fn begin_burst(&mut self, _start_ns: u64, _generation: u32) {}
+    fn begin_burst(&mut self, _start_ns: u64, _ue_word: u64) {}
 
     fn end_bursts(&mut self) {}
+
+    fn seen_before(&mut self, mark: u64) -> bool {
+        self.memory.marks[Marks::place(&self.memory.session) as usize].seen_before(mark)
+    }
 
     fn flow_state(&self) -> Option<Rc<FlowState>> {
         self.memory.flows.borrow_mut().get(self.flow()).cloned()
