@@ -49,7 +49,7 @@ impl<O: Outside> Pipeline<O> {
         adopted
     }
 
-    /// Tells the ends of sessions that have left before, see [`SessionTable::left`].
+    /// Tells the ends of sessions that have left before, see [`crate::session::SessionTable::left`].
     pub fn left(&mut self, read: ReadUpTo, now: Instant) -> Vec<Detection> {
         let ended = self.sessions.left(read);
         self.end_sessions(ended, now)
