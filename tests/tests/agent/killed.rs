@@ -10,6 +10,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use testbed::{
+    agent::Agent,
     bpffs::BpfFs,
     need_root,
     receiver::{Recorded, Reply},
@@ -28,6 +29,8 @@ const KILLS: u64 = 6;
 const RING: &str = "32Mi";
 /// Presses on one connection; then the session ends.
 const PRESSES: usize = 40;
+/// Two users and both came back: more sessions than that.
+const SESSIONS: usize = 4;
 
 /// A bed with pins and a spool, and what else its delivery has.
 pub(crate) fn bed(pins: &Path, sink: &str, delivery: &str) -> Bed {
@@ -55,6 +58,9 @@ pub(crate) fn bed(pins: &Path, sink: &str, delivery: &str) -> Bed {
 /// A user who opens connections and presses, until told to stop; the paths in their order.
 pub(crate) fn press(bed: &Bed, ue: &str, stop: &AtomicBool) -> Vec<String> {
     let mut pressed = Vec::new();
+    // Persons: some are away for about as long as it takes the session to end, so that they come back in
+    // the very moment in which it does, others for longer.
+    let mut pauses = [80, 300].map(Duration::from_millis).into_iter().cycle();
     while !stop.load(Ordering::Relaxed) {
         let mut user = bed.user(ue);
         for _ in 0..PRESSES {
@@ -64,11 +70,16 @@ pub(crate) fn press(bed: &Bed, ue: &str, stop: &AtomicBool) -> Vec<String> {
             std::thread::sleep(Duration::from_millis(4));
         }
         drop(user);
-        // A person: about as long as it takes the session to end, so that some come back in the very moment
-        // in which it does.
-        std::thread::sleep(Duration::from_millis(80));
+        std::thread::sleep(pauses.next().expect("endless"));
     }
     pressed
+}
+
+/// Waits until users have left and come back; while no agent runs, no session ends.
+pub(crate) fn users_came_back(agent: &Agent<'_>) {
+    eventually("sessions end while users press", || {
+        status(agent)["ledger"]["left"]["detected"].as_u64() > Some(SESSIONS as u64)
+    });
 }
 
 #[test]
@@ -91,6 +102,7 @@ fn what_was_detected_is_delivered_though_the_agent_is_killed_at_any_moment() {
             agent.wait(LIMIT).expect("killed");
             agent = bed.start();
         }
+        users_came_back(&agent);
         drop(stop);
         users.map(|user| user.join().expect("pressed"))
     });
@@ -190,8 +202,7 @@ pub(crate) fn sessions_begin_and_end(requests: &[Recorded]) {
             _ => drop(session.1.insert(request.header("ce-id"))),
         }
     }
-    // Two users, who left and came back.
-    assert!(sessions.len() > 4, "{}", sessions.len());
+    assert!(sessions.len() > SESSIONS, "users left and came back: {}", sessions.len());
     for (id, (began, presses, ended)) in sessions {
         assert!(began > 0, "{id} began");
         assert_eq!(ended, Some(presses.len() as u64), "{id} ended");

@@ -14,7 +14,10 @@ use testbed::{
 
 use crate::{
     bed::{Bed, LIMIT, UE, UE6, all_read, balanced, eventually, metric, sink, status},
-    killed::{bed, in_order, path, press, seed, sessions_begin_and_end, twice_is_the_same},
+    killed::{
+        bed, in_order, path, press, seed, sessions_begin_and_end, twice_is_the_same,
+        users_came_back,
+    },
     stop::Stop,
 };
 
@@ -98,6 +101,7 @@ fn run(bed: &Bed, mut random: fastrand::Rng) {
             faults.push(fault);
             happen(fault, bed, &receiver, &mut agent);
         }
+        users_came_back(&agent);
         drop(stop);
         users.map(|user| user.join().expect("pressed"))
     });

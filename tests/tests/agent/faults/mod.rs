@@ -22,7 +22,7 @@ use testbed::{
 
 use crate::{
     bed::{Bed, UE, UE6, all_read, balanced, eventually, metric, sink, status},
-    killed::{in_order, path, press, sessions_begin_and_end, twice_is_the_same},
+    killed::{in_order, path, press, sessions_begin_and_end, twice_is_the_same, users_came_back},
     stop::Stop,
 };
 
@@ -112,7 +112,7 @@ fn happens<'b>(
         let stop = Stop(&stop);
         std::thread::sleep(CALM);
         act(&mut scene);
-        std::thread::sleep(CALM);
+        users_came_back(&scene.agent);
         drop(stop);
         users.map(|user| user.join().expect("pressed"))
     });
