@@ -64,11 +64,13 @@ fn check_says_where_a_rule_is_decided_and_what_that_costs() {
     let text = [
         application("a", 1),
         application("b", 2),
+        application("c", 3),
         rule("plain", "a, match: {http: {path: /a}}"),
         rule("host", "a, match: {http: {host: a.example}}"),
         rule("closed", "a, match: {flow: closed, tls: {}}"),
         rule("alone", "b, match: {flow: opened}"),
         rule("last", "b, final: true, priority: 5, match: {http: {}}"),
+        rule("header", "c, match: {http: {path: /cart, host: c.example}}"),
     ];
     std::fs::write(&file, text.concat()).unwrap();
     let (good, out, err) = checked(file, Output::Json);
@@ -83,6 +85,8 @@ fn check_says_where_a_rule_is_decided_and_what_that_costs() {
     // A final rule brings the others of its application along.
     assert_eq!((decided(3), sent(3)), ("user space".to_owned(), "SYNs".to_owned()));
     assert_eq!((decided(4), &report["rules"][4]["final"]), ("user space".to_owned(), &true.into()));
+    let kept_out = |n: usize| sent(n).contains("but no GET, HEAD");
+    assert!(kept_out(5) && !kept_out(1), "{}", sent(5));
 }
 
 #[test]

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use detector_common::{
     http::{HttpMethod, PATH_PREFIX_LENGTHS},
     inspect::want,
-    rule::ApplicationEntry,
 };
 
 use crate::rules::model::Rule;
@@ -71,18 +70,16 @@ fn cut(starts: Vec<String>) -> Option<Vec<Vec<u8>>> {
     starts.into_iter().map(cut).collect()
 }
 
-/// Whether requests of an application may be kept out: where user space follows its streams for rules on
-/// requests only, none of which is on every request.
-pub(super) fn close<'a>(
-    entry: &mut ApplicationEntry,
-    rules: impl Iterator<Item = (&'a Rule, Option<&'a Gate>)>,
-) {
+/// Whether requests of an application are kept out: where user space follows its streams for rules on
+/// requests only, none of which is on every request. `inspect` is what all its rules want to be shown.
+pub(super) fn closed<'a, 'g>(
+    inspect: u32,
+    rules: impl Iterator<Item = (&'a Rule, Option<&'g Gate>)>,
+) -> bool {
     let mut of_streams = rules.filter(|(rule, _)| rule.needs().streams);
     let closed = of_streams.all(|(_, gate)| gate.is_some_and(|gate| !gate.is_open()));
     // For their flags all segments are shown.
-    if closed && entry.inspect & (want::HTTP | want::TCP_FLAGS) == want::HTTP {
-        entry.inspect |= want::HTTP_GATED;
-    }
+    closed && inspect & (want::HTTP | want::TCP_FLAGS) == want::HTTP
 }
 
 #[cfg(test)]

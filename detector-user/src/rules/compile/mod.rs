@@ -18,6 +18,7 @@ use std::{
 
 use detector_common::{
     event::MAX_CAPTURE,
+    inspect::want,
     rule::{
         ApplicationEntry, Generation, MAX_APPLICATIONS, MAX_ROWS, MAX_RULES, Row, RuleEntry, Tag,
     },
@@ -123,6 +124,14 @@ fn unique_ids<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), CompileErr
     Ok(())
 }
 
+/// Whether requests that no rule's method and path allow stay out of the ring, though user space follows
+/// the streams of the application for these, its rules.
+pub fn keeps_requests_out<'a>(rules: impl Iterator<Item = &'a Rule> + Clone) -> bool {
+    let gates: Vec<_> = rules.clone().map(Gate::of).collect();
+    let inspect = inspection(rules.clone()).inspect;
+    gate::closed(inspect, rules.zip(gates.iter().map(Option::as_ref)))
+}
+
 fn rule_entry(rule: &Rule) -> RuleEntry {
     RuleEntry {
         id: stable_id(&rule.name),
@@ -188,7 +197,9 @@ impl<'a> Builder<'a> {
             };
             let rules =
                 set.rules.iter().map(Arc::as_ref).zip(self.gates.iter().map(Option::as_ref));
-            gate::close(&mut entry, rules.filter(|(rule, _)| of_it(rule)));
+            if gate::closed(entry.inspect, rules.filter(|(rule, _)| of_it(rule))) {
+                entry.inspect |= want::HTTP_GATED;
+            }
             entries.push(entry);
         }
         entries

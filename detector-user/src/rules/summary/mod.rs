@@ -2,13 +2,18 @@
 
 mod words;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use detector_common::packet::Protocol;
 use serde::Serialize;
 
 use super::{
+    compile::keeps_requests_out,
     field::{direction, protocol},
     model::{Application, Endpoint, Rule, RuleSet, Signature},
     term::MessageTerm,
@@ -79,16 +84,18 @@ impl ApplicationSummary {
 impl RuleSummary {
     /// Of each rule.
     pub fn all(set: &RuleSet) -> Vec<Self> {
-        set.rules.iter().map(|rule| Self::of(rule)).collect()
+        let gated = gated(set);
+        let is_gated = |rule: &Rule| gated.contains(rule.application.name.as_str());
+        set.rules.iter().map(|rule| Self::of(rule, is_gated(rule))).collect()
     }
 
-    fn of(rule: &Rule) -> Self {
+    fn of(rule: &Rule, gated: bool) -> Self {
         Self {
             name: rule.name.clone(),
             application: rule.application.name.clone(),
             fires_on: fires_on(rule),
             decided_in: if rule.signature().is_some() { "kernel" } else { "user space" },
-            sent: sent(rule),
+            sent: sent(rule, gated),
             priority: rule.priority,
             r#final: rule.is_final,
             payload_bytes: rule.capture,
@@ -174,8 +181,19 @@ fn fires_on(rule: &Rule) -> String {
     words.join(" ")
 }
 
-/// What of the application's traffic goes to user space for this rule.
-fn sent(rule: &Rule) -> String {
+/// Applications whose requests are kept out of the ring unless a rule's method and path allow them.
+fn gated(set: &RuleSet) -> HashSet<&str> {
+    let mut rules: HashMap<&str, Vec<&Rule>> = HashMap::new();
+    for rule in &set.rules {
+        rules.entry(&rule.application.name).or_default().push(rule);
+    }
+    let gated = rules.into_iter().filter(|(_, of_it)| keeps_requests_out(of_it.iter().copied()));
+    gated.map(|(name, _)| name).collect()
+}
+
+/// What of the application's traffic goes to user space for this rule; `gated` if its requests are kept
+/// out, as far as they can be.
+fn sent(rule: &Rule, gated: bool) -> String {
     let tcp = rule.application.endpoints.iter().any(|e| e.protocol == Protocol::Tcp);
     let udp = rule.application.endpoints.iter().any(|e| e.protocol == Protocol::Udp);
     if let Some(signature) = rule.signature() {
@@ -204,6 +222,10 @@ fn sent(rule: &Rule) -> String {
         (
             needs.streams && tcp,
             "the first 16 KiB of TCP flows each way, then what begins a message",
+        ),
+        (
+            needs.streams && tcp && gated,
+            "but no GET, HEAD or other request without a body that no rule's method and path allow",
         ),
         (needs.datagrams && udp, datagrams),
     ]
