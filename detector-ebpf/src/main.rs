@@ -25,6 +25,7 @@ use crate::{memory::Memory, packet::HookPacket, tables::ActiveTables};
 
 /// XDP on an Ethernet device.
 #[xdp]
+#[inline(always)]
 fn detector_xdp_ethernet(context: XdpContext) -> u32 {
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "XDP: {} bytes", context.data_end() - context.data());
@@ -34,6 +35,7 @@ fn detector_xdp_ethernet(context: XdpContext) -> u32 {
 
 /// XDP on an Ethernet device whose MTU does not fit one buffer (multi-buffer XDP, Linux 5.18).
 #[xdp(frags)]
+#[inline(always)]
 fn detector_xdp_frags_ethernet(context: XdpContext) -> u32 {
     inspect(packet::Xdp::with_fragments(&context), Layer::Ethernet);
     XDP_PASS
@@ -41,6 +43,7 @@ fn detector_xdp_frags_ethernet(context: XdpContext) -> u32 {
 
 /// XDP on a device without link-layer header (tun, GTP): generic mode only.
 #[xdp]
+#[inline(always)]
 fn detector_xdp_ip(context: XdpContext) -> u32 {
     inspect(packet::Xdp::new(&context), Layer::Ip);
     XDP_PASS
@@ -48,6 +51,7 @@ fn detector_xdp_ip(context: XdpContext) -> u32 {
 
 /// TC, ingress or egress, on an Ethernet device.
 #[classifier]
+#[inline(always)]
 fn detector_tc_ethernet(context: TcContext) -> i32 {
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&context, "TC: {} bytes", context.len());
@@ -59,6 +63,7 @@ fn detector_tc_ethernet(context: TcContext) -> i32 {
 
 /// TC, ingress or egress, on a device without link-layer header.
 #[classifier]
+#[inline(always)]
 fn detector_tc_ip(context: TcContext) -> i32 {
     if let Some(packet) = packet::Tc::new(&context) {
         inspect(packet, Layer::Ip);

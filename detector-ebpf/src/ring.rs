@@ -145,22 +145,25 @@ fn send_in<const N: usize, P: HookPacket>(
     }
     let Some(mut place) = EVENTS.reserve::<Place<N>>(0) else { return false };
     let flags = wake_up(scratch);
-    let header = &mut scratch.draft.record;
-    header.captured = 0;
+    let record = place.as_mut_ptr();
+    // Before the payload: a word that is read while the stores to its halves wait behind others costs 20 ns.
+    // SAFETY: a place of this type; every byte of the header is written.
+    unsafe { copy_header(&scratch.draft.record, (&raw mut (*record).header).cast()) };
+    let mut captured = 0;
     if N != 0
         && let Some(length) = verifier::bounded_length(length, N)
     {
         // SAFETY: the payload has room for N bytes.
         let copied = unsafe {
-            let payload = (&raw mut (*place.as_mut_ptr()).payload).cast();
+            let payload = (&raw mut (*record).payload).cast();
             let whole = N == IN_PLACE && length == N;
             (whole && packet.copy_in_place::<N>(facts.payload_offset, payload))
                 || packet.copy(facts.payload_offset, payload, length as u32)
         };
-        header.captured = if copied { length as u32 } else { 0 };
+        captured = if copied { length as u32 } else { 0 };
     }
-    // SAFETY: a place of this type; every byte of the header is written.
-    unsafe { copy_header(header, (&raw mut (*place.as_mut_ptr()).header).cast()) };
+    // SAFETY: as above.
+    unsafe { (*record).header.assume_init_mut().captured = captured };
     place.submit(u64::from(flags));
     true
 }

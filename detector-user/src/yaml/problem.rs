@@ -57,14 +57,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Messages repeat what a file says: a hostile one must not steer the terminal or fill it.
+/// Messages repeat what a file says: a hostile one must not steer the terminal, show its letters in another
+/// order than they are read (U+202E), or fill it.
 fn printable(text: &str) -> String {
     const MOST: usize = 1_000;
     let mut shown = String::new();
     for c in text.chars().take(MOST) {
-        match c.is_control() {
-            true => shown.extend(c.escape_default()),
-            false => shown.push(c),
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
         }
     }
     if text.chars().nth(MOST).is_some() {
@@ -165,6 +166,8 @@ mod tests {
         let said = problem.to_string();
         assert!(said.starts_with("r.yaml: \\u{1b}[2J\\nxxx") && said.ends_with("xxx ..."));
         assert!(said.len() < 1_100);
+        let turned = Problem::whole("r.yaml", "\"a\u{202e}b\u{2028}\" isn't é, 買 or \\").to_string();
+        assert_eq!(turned, "r.yaml: \"a\\u{202e}b\\u{2028}\" isn't é, 買 or \\");
     }
 
     #[test]
