@@ -388,7 +388,7 @@ fn fits_pattern<P: PacketBytes + ?Sized>(
         return true;
     }
     for index in 0..MAX_PATTERNS {
-        if index as u32 >= application.pattern_count {
+        if index >= usize::from(application.pattern_count) {
             break;
         }
         let Pattern { mask, value, offset, .. } = application.patterns[index];

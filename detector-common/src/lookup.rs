@@ -4,7 +4,8 @@ use crate::{
     http::PATH_PREFIX_LENGTHS,
     packet::{Address, PacketBytes, Protocol},
     rule::{
-        ANY_PORT, BUCKET_ENTRIES, Generation, MAX_PREFIX_LENGTHS, PrefixMasks, Tables, Tag, row,
+        ANY_PORT, ApplicationEntry, BUCKET_ENTRIES, DIRECT, DIRECT_UDP, Generation,
+        MAX_PREFIX_LENGTHS, PrefixMasks, Tables, Tag, row,
     },
 };
 
@@ -63,15 +64,34 @@ fn find_prefix<T: Tables>(
 
 /// The application served at an address and port.
 #[inline(always)]
-pub fn application<T: Tables>(
-    tables: &T,
+pub fn application<'t, T: Tables>(
+    tables: &'t T,
     head: &Generation,
     address: Address,
     protocol: Protocol,
     port: u16,
-) -> Option<u32> {
+) -> Option<&'t ApplicationEntry> {
     let masks = if address.is_v4() { &head.application_v4 } else { &head.application_v6 };
-    let class = u64::from(find_prefix(tables, head, masks, address)?);
+    let found = find_prefix(tables, head, masks, address)?;
+    if found & DIRECT == 0 {
+        return tables.application(by_class(tables, head, found, protocol, port)?);
+    }
+    let application = tables.application(found & !(DIRECT | DIRECT_UDP))?;
+    let udp = matches!(protocol, Protocol::Udp);
+    let [first, last] = application.ports;
+    ((found & DIRECT_UDP != 0) == udp && first <= port && port <= last).then_some(application)
+}
+
+/// The application that a class of addresses has at a port.
+#[inline(always)]
+fn by_class<T: Tables>(
+    tables: &T,
+    head: &Generation,
+    class: u32,
+    protocol: Protocol,
+    port: u16,
+) -> Option<u32> {
+    let class = u64::from(class);
     let half = match protocol {
         Protocol::Tcp => 0,
         Protocol::Udp => 1 << 14,

@@ -109,7 +109,8 @@ pub mod row {
 pub struct Tag(pub u32);
 
 impl Tag {
-    /// An address or prefix at which an application is served -> its address class.
+    /// An address or prefix at which an application is served -> its address class, or the application
+    /// itself ([`DIRECT`]).
     /// `length` counts in the IPv4-mapped form, 0 to 128.
     pub const fn application_prefix(length: u8) -> Self {
         Self(0x0100 | length as u32)
@@ -128,6 +129,13 @@ impl Tag {
 
 /// The port class that stands for "every port" in an endpoint's key; `| protocol`.
 pub const ANY_PORT: u64 = 0x1_0000;
+
+/// Set in the value of an application prefix where nothing but one application's endpoints are, all of one
+/// protocol and range of ports: the rest is its number and [`DIRECT_UDP`], and there are no classes to look
+/// up.
+pub const DIRECT: u32 = 1 << 31;
+/// With [`DIRECT`]: its endpoints are of UDP, else of TCP.
+pub const DIRECT_UDP: u32 = 1 << 30;
 
 /// One bucket of the read-only hash table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -218,7 +226,9 @@ pub struct ApplicationEntry {
     /// The row of its rules.
     pub row: u32,
     /// 1 when one of its rules asks for the first packet of UDP flows.
-    pub tracks_udp: u32,
+    pub tracks_udp: u16,
+    /// How many of `patterns` are used.
+    pub pattern_count: u16,
     /// The first word of its row that is not 0: only words from there to `last_word` are ANDed, so
     /// that an application pays for its own rules and not for all.
     pub first_word: u32,
@@ -226,8 +236,8 @@ pub struct ApplicationEntry {
     pub last_word: u32,
     /// What user space must be shown of it: bits of [`crate::inspect::want`].
     pub inspect: u32,
-    /// How many of `patterns` are used.
-    pub pattern_count: u32,
+    /// The first and the last port of all its endpoints, if prefixes lead to it [`DIRECT`]ly.
+    pub ports: [u16; 2],
     /// The most payload bytes that one of its HTTP rules looks at: a request line is only told to be
     /// cut in a segment shorter than this.
     pub request_capture: u32,

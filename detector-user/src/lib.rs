@@ -25,6 +25,7 @@ pub mod flow;
 pub mod l7;
 pub mod memory_budget;
 pub mod metrics;
+pub mod own_thread;
 pub mod pin;
 pub mod pipeline;
 pub mod replay;

@@ -13,7 +13,7 @@ pub use self::record::capture_length;
 use self::{
     matching::rows,
     recognise::{Found, recognise, request_kind},
-    record::{fill_record, vlans},
+    record::begin_record,
     report::report,
     session::{count_packet, find_session, start_of},
 };
@@ -93,10 +93,9 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     if head.generation == 0 {
         return state.count(Counter::NoRules, 1);
     }
-    let Some((index, direction)) = find_application(tables, head, facts) else {
+    let Some((application, direction)) = find_application(tables, head, facts) else {
         return state.count(Counter::Unwatched, 1);
     };
-    let Some(application) = tables.application(index) else { return };
     let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
     state.watch(flow_key(facts, direction), application.id);
     let request = request_kind(packet, facts, state);
@@ -209,21 +208,17 @@ fn tell<P: PacketBytes + ?Sized, T: Tables, S: State>(
     state: &mut S,
 ) {
     let Watched { facts, application, .. } = *watched;
-    let now = if seen.notices.started { seen.start } else { state.now() };
     let Some(draft) = state.draft() else { return };
-    fill_record(&mut draft.record, watched, seen, now);
+    begin_record(&mut draft.record, watched, seen);
     if seen.notices.shown() && application.inspect & want::IMPORTANT != 0 {
         draft.record.flags |= FLAG_IMPORTANT;
     }
-    draft.record.vlan = vlans(packet, facts);
-    draft.record.ifindex = ifindex;
-    draft.record.generation = head.generation;
     draft.rows = rows(watched, seen);
     let gated = application.inspect & want::HTTP_GATED != 0 && seen.notices.inspect.is_of_stream();
     draft.gate_row = if gated { seen.found.gate_row() } else { row::ALL };
     draft.first_word = application.first_word;
     draft.last_word = application.last_word;
-    report(packet, facts, head, tables, state);
+    report(packet, facts, (head, ifindex), tables, state);
 }
 
 /// Whether packets of the application, as far as they go in bursts, need no more than to be counted.
@@ -263,18 +258,18 @@ fn is_whole_request<P: PacketBytes + ?Sized>(
 
 /// Which application a packet belongs to: by its destination (uplink), else its source.
 #[inline(always)]
-fn find_application<T: Tables>(
-    tables: &T,
+fn find_application<'t, T: Tables>(
+    tables: &'t T,
     head: &Generation,
     facts: &Facts,
-) -> Option<(u32, Direction)> {
+) -> Option<(&'t ApplicationEntry, Direction)> {
     let Facts { source, destination, source_port, destination_port, protocol, .. } = *facts;
-    if let Some(index) = lookup::application(tables, head, destination, protocol, destination_port)
-    {
-        return Some((index, Direction::Uplink));
+    let to = lookup::application(tables, head, destination, protocol, destination_port);
+    if let Some(application) = to {
+        return Some((application, Direction::Uplink));
     }
-    let index = lookup::application(tables, head, source, protocol, source_port)?;
-    Some((index, Direction::Downlink))
+    let application = lookup::application(tables, head, source, protocol, source_port)?;
+    Some((application, Direction::Downlink))
 }
 
 #[inline(always)]

@@ -8,16 +8,41 @@ use crate::{
     },
     packet::PacketBytes,
     parse::Facts,
+    state::State,
     wire::VLAN_ID,
 };
 
+/// What it takes to find the rules that match. Nearly all requests match none.
 #[inline(always)]
-pub(super) fn fill_record(record: &mut RecordHeader, watched: &Watched<'_>, seen: &Seen, now: u64) {
-    let facts = watched.facts;
+pub(super) fn begin_record(record: &mut RecordHeader, watched: &Watched<'_>, seen: &Seen) {
     let notices = seen.notices;
-    record.version = RECORD_VERSION;
     record.payload_kind = seen.found.kind as u8;
-    record.flags = 0;
+    let (mut flags, late) = notices.inspect.told();
+    if notices.started {
+        flags |= FLAG_SESSION_STARTED;
+    }
+    if notices.quiet {
+        flags |= FLAG_SESSION_QUIET;
+    }
+    record.flags = flags;
+    record.late = late;
+    record.time_ns = if notices.started { seen.start } else { NOT_YET };
+    record.session_start_ns = seen.start;
+    record.direction = watched.direction as u8;
+    record.rule_count = 0;
+    record.application = watched.application.id;
+}
+
+/// The rest, of a record that is sent.
+#[inline(always)]
+pub(super) fn complete_record<P: PacketBytes + ?Sized>(
+    record: &mut RecordHeader,
+    packet: &P,
+    facts: &Facts,
+    generation: u32,
+    ifindex: u32,
+) {
+    record.version = RECORD_VERSION;
     record.qfi = facts.tunnel.qfi();
     record.teid = facts.tunnel.teid();
     record.gtpu_message_type = facts.tunnel.message_type();
@@ -27,30 +52,36 @@ pub(super) fn fill_record(record: &mut RecordHeader, watched: &Watched<'_>, seen
     if facts.tunnel.has_qfi() {
         record.flags |= FLAG_QFI;
     }
-    if notices.started {
-        record.flags |= FLAG_SESSION_STARTED;
-    }
-    if notices.quiet {
-        record.flags |= FLAG_SESSION_QUIET;
-    }
-    let (flags, late) = notices.inspect.told();
-    record.flags |= flags;
-    record.late = late;
     record.tcp_flags = facts.tcp_flags;
-    record.time_ns = now;
-    record.session_start_ns = seen.start;
-    record.direction = watched.direction as u8;
-    record.rule_count = 0;
-    record.application = watched.application.id;
     record.sequence = facts.sequence;
-    record.packet_length = watched.packet_length;
+    record.packet_length = packet.size() as u32;
     record.payload_length = facts.payload_length;
+    record.vlan = vlans(packet, facts);
+    record.ifindex = ifindex;
+    record.generation = generation;
     record.captured = 0;
+}
+
+/// [`RecordHeader::time_ns`] until the clock is read.
+const NOT_YET: u64 = 0;
+
+/// When the packet came. The clock is dear, so it is read only for what needs the time, and once.
+#[inline(always)]
+pub(super) fn time_of<S: State>(state: &mut S) -> u64 {
+    let known = state.draft().map_or(NOT_YET, |draft| draft.record.time_ns);
+    if known != NOT_YET {
+        return known;
+    }
+    let now = state.now();
+    if let Some(draft) = state.draft() {
+        draft.record.time_ns = now;
+    }
+    now
 }
 
 /// The packet's VLANs, outermost first: a tag that was taken off stood before those in the frame.
 #[inline(always)]
-pub(super) fn vlans<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> [u16; MAX_VLANS] {
+fn vlans<P: PacketBytes + ?Sized>(packet: &P, facts: &Facts) -> [u16; MAX_VLANS] {
     let [outer, inner] = facts.vlan;
     match packet.vlan_metadata() {
         Some(control) => [control & VLAN_ID, outer, inner],

@@ -2,7 +2,10 @@
 
 use core::hint::black_box;
 
-use super::matching::{PATH_ROW, collect_rules};
+use super::{
+    matching::{PATH_ROW, collect_rules},
+    record::{complete_record, time_of},
+};
 use crate::{
     counter::{Counter, RuleCounter},
     event::{
@@ -24,7 +27,7 @@ use crate::{
 pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
     facts: &Facts,
-    head: &Generation,
+    (head, ifindex): (&Generation, u32),
     tables: &T,
     state: &mut S,
 ) {
@@ -58,6 +61,8 @@ pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
     if inspect {
         capture = MAX_SEGMENT;
     }
+    complete_record(record, packet, facts, head.generation, ifindex);
+    time_of(state);
     let sent = state.send(facts, capture);
     if inspect {
         state.count(if sent { Counter::Inspected } else { Counter::InspectRingFull }, 1);
@@ -83,12 +88,14 @@ pub(super) fn admit<T: Tables, S: State>(facts: &Facts, tables: &T, state: &mut 
             break;
         }
         let rule = record.rules[index];
-        let now = record.time_ns;
         let Some(entry) = tables.rule(u32::from(rule)) else { continue };
         state.count_rule(u32::from(rule), RuleCounter::Matched);
-        if entry.window_ns != 0 && state.suppress(entry.id, now, entry.window_ns) {
-            state.count_rule(u32::from(rule), RuleCounter::Suppressed);
-            continue;
+        if entry.window_ns != 0 {
+            let now = time_of(state);
+            if state.suppress(entry.id, now, entry.window_ns) {
+                state.count_rule(u32::from(rule), RuleCounter::Suppressed);
+                continue;
+            }
         }
         let Some(Draft { record, .. }) = state.draft() else { return 0 };
         record.rules[kept % MAX_MATCHES] = rule;

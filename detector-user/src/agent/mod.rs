@@ -34,6 +34,7 @@ use crate::{
     cpu_budget::CpuBudget,
     deliver::Delivery,
     metrics::Metrics,
+    own_thread::OwnThread,
     source::kernel::KernelLog,
     trace::Spans,
 };
@@ -69,7 +70,7 @@ pub fn run(config: &Path, rules: Vec<PathBuf>, output: Output) -> anyhow::Result
     let prepared = Prepared::new(&config)?;
     confine::keep(&confine::TO_WORK)?;
     confine::filter_system_calls();
-    let runtime = tokio::runtime::Runtime::new()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let mut agent = Agent::start(config, output, prepared)?;
@@ -104,6 +105,7 @@ struct Agent {
     reloader: reload::ReloadHandle,
     reader: reader::Reader,
     delivery: Arc<Delivery>,
+    delivering: OwnThread,
     spans: Option<Arc<dyn Spans>>,
     readiness: Readiness,
     watched: Watched,
@@ -126,12 +128,15 @@ impl Agent {
         let (shown, shown_by) = (cpu.clone(), cpu.clone());
         metrics.collect(move || shown.family().into_iter().collect());
         metrics.collect(heap::families);
+        let delivering = OwnThread::start("delivery")?;
+        let inside = delivering.enter();
         let delivery = sinks::start(&config, output, spans.clone(), cpu.clone(), &metrics)?;
         let delivery = Arc::new(delivery);
         let give_up = CancellationToken::new();
         let give_up_too = give_up.clone();
         let events =
             events::EventMaker::new(&config, delivery.clone(), output, spans.clone(), give_up_too);
+        drop(inside);
         let budgets = reader::Budgets { cpu, memory: config.limits.memory };
         let reader = reader::Reader::start(read, reloader.history(), events, budgets, &metrics)?;
         let devices = observe::Devices::default();
@@ -153,6 +158,7 @@ impl Agent {
             reloader: reloader.spawn()?,
             reader,
             delivery,
+            delivering,
             spans,
             readiness,
             watched,
@@ -222,7 +228,9 @@ impl Agent {
 
     /// Detach, read what the kernel still has, end the sessions, deliver, in this order.
     async fn stop(self) -> anyhow::Result<()> {
-        let Self { attacher, reader, delivery, spans, readiness, watched, give_up, .. } = self;
+        let Self {
+            attacher, reader, delivery, delivering, spans, readiness, watched, give_up, ..
+        } = self;
         readiness.unmet(ATTACHED, "stopping");
         match attacher.pins() {
             None => info!("stopping: detaching, then delivering what is waiting"),
@@ -250,6 +258,7 @@ impl Agent {
                 "stopped"
             );
         }
+        drop(delivering);
         if let Some(spans) = spans {
             let _ = tokio::time::timeout(FLUSH, spans.flush()).await;
         }

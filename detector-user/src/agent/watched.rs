@@ -1,19 +1,17 @@
-//! The admin server's thread. It has one for itself: whoever watches the agent never waits behind its
-//! work, and what they cost is told by the thread's clock ([`crate::cpu_budget`]).
+//! The admin server on its thread: whoever watches the agent never waits behind its work.
 
-use std::{net, sync::mpsc, thread::JoinHandle};
+use std::{io, net};
 
-use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, socket::ControlSocket};
+use crate::{
+    admin::{Admin, socket::ControlSocket},
+    own_thread::OwnThread,
+};
 
 /// The running server.
-pub(super) struct Watched {
-    stop: CancellationToken,
-    thread: JoinHandle<()>,
-}
+pub(super) struct Watched(OwnThread);
 
 impl Watched {
     /// Serves on both.
@@ -21,45 +19,21 @@ impl Watched {
         admin: Admin,
         listener: net::TcpListener,
         control: Option<ControlSocket>,
-    ) -> anyhow::Result<Self> {
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (tell, told) = mpsc::channel();
-        let work = async move {
-            let begun = serve(admin, listener, control, &stopped);
-            let serves = begun.is_ok();
-            // Somebody waits for it.
-            let _ = tell.send(begun);
-            if serves {
-                stopped.cancelled().await;
-            }
-        };
-        // The runtime ends with its thread, and with it connections and the control socket.
-        let thread = std::thread::Builder::new().name("admin".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(work))?;
-        told.recv().context("the admin server's thread")??;
-        Ok(Self { stop, thread })
+    ) -> io::Result<Self> {
+        let thread = OwnThread::start("admin")?;
+        let inside = thread.enter();
+        // They end with their thread, and with them connections and the control socket.
+        let never = CancellationToken::new();
+        if let Some(control) = control {
+            admin.clone().start(control.listen()?, never.clone());
+        }
+        admin.start(TcpListener::from_std(listener)?, never);
+        drop(inside);
+        Ok(Self(thread))
     }
 
     /// Ends it, and waits for the end. Not for use inside a runtime.
     pub(super) fn stop(self) {
-        self.stop.cancel();
-        if self.thread.join().is_err() {
-            tracing::error!("the admin server's thread panicked");
-        }
+        self.0.stop();
     }
-}
-
-fn serve(
-    admin: Admin,
-    listener: net::TcpListener,
-    control: Option<ControlSocket>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    if let Some(control) = control {
-        admin.clone().start(control.listen()?, stop.clone());
-    }
-    admin.start(TcpListener::from_std(listener)?, stop.clone());
-    Ok(())
 }

@@ -35,7 +35,7 @@ pub(super) fn inspection<'a>(rules: impl Iterator<Item = &'a Rule>) -> Applicati
     let patterns = patterns.filter(|found| found.len() <= MAX_PATTERNS).unwrap_or_default();
     let mut entry = ApplicationEntry {
         inspect: bits,
-        pattern_count: patterns.len() as u32,
+        pattern_count: patterns.len() as u16,
         ..ApplicationEntry::default()
     };
     for (place, pattern) in entry.patterns.iter_mut().zip(patterns) {

@@ -166,7 +166,8 @@ mod tests {
         let said = problem.to_string();
         assert!(said.starts_with("r.yaml: \\u{1b}[2J\\nxxx") && said.ends_with("xxx ..."));
         assert!(said.len() < 1_100);
-        let turned = Problem::whole("r.yaml", "\"a\u{202e}b\u{2028}\" isn't é, 買 or \\").to_string();
+        let turned =
+            Problem::whole("r.yaml", "\"a\u{202e}b\u{2028}\" isn't é, 買 or \\").to_string();
         assert_eq!(turned, "r.yaml: \"a\\u{202e}b\\u{2028}\" isn't é, 買 or \\");
     }
 

@@ -3,13 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use detector_user::{
-    rules::{compile::compile, file},
-    source::kernel::KernelLimits,
-};
+use detector_user::rules::{compile::compile, file};
 use testbed::frames::{Packet, Tcp, http_request};
 
 use crate::subject::{Subject, compare, load, quiet, segments};
+
+/// The most bytes in the ring that a record of these has.
+const RECORD: u32 = 1_700;
 
 const UE: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 60, 0, 2)), 40_000);
 
@@ -30,10 +30,9 @@ spec: {{application: app, match: {wanted}, emit: {{type: t}}}}
     let set = file::parse(&[("rules.yaml", text.as_bytes())]).expect("rules");
     let pools = ["10.60.0.0/16".parse().expect("a pool")];
     let image = compile(&set, &pools, 1).expect("tables");
-    // Room for the records of one run.
-    let mut kernel = load(KernelLimits { ring_bytes: 4 << 20, ..quiet() });
+    let mut kernel = load(quiet());
     kernel.rules.swap(&image, &set.rules).expect("rules are written");
-    segments(kernel, frame).that_fills_the_ring()
+    segments(kernel, frame).with_records_of(RECORD)
 }
 
 /// One line for each class.

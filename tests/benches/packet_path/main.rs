@@ -29,6 +29,9 @@ use detector_user::{
 };
 use subject::{NEVER, Subject, compare, load, quiet, segments, spread};
 
+/// Bytes in the ring of a record with 256 B of payload.
+const RECORD: u32 = 400;
+
 /// `count` rules: one on the shop, the others on applications of their own.
 fn rules(count: usize) -> RuleSet {
     let shop = application("shop", &[("10.45.0.10/32", 80, 80, Protocol::Tcp)]);
@@ -100,7 +103,7 @@ fn main() {
     compare(
         "matched HTTP request, record with 256 B / empty",
         "8",
-        || thousand(&matched).that_fills_the_ring(),
+        || thousand(&matched).with_records_of(RECORD),
         base,
     );
     compare("unmatched, 1,000 rules / 1 rule", "1.2", || thousand(&unmatched), || one(&unmatched));
@@ -108,8 +111,8 @@ fn main() {
     compare(
         "matched, 1,000 rules / 1 rule",
         "1.2",
-        || thousand(&matched).that_fills_the_ring(),
-        || one(&matched).that_fills_the_ring(),
+        || thousand(&matched).with_records_of(RECORD),
+        || one(&matched).with_records_of(RECORD),
     );
     let many = || {
         let mut many = spread(kernel(1, quiet()), 131_072, &bulk);

@@ -11,7 +11,7 @@ use detector_user::source::kernel::{Kernel, KernelLimits};
 
 use crate::common::kernel::Hook;
 
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 101;
 pub(crate) const NEVER: u64 = u64::MAX;
 
 /// One program under test, behind a program that changes the packet.
@@ -57,9 +57,11 @@ impl Subject {
         }
     }
 
-    /// Few enough runs that the small ring buffer, drained after each, never fills.
-    pub(crate) fn that_fills_the_ring(mut self) -> Self {
-        self.repeat = 500;
+    /// As many runs as the ring buffer has room for, which is drained after them: in the first ones the
+    /// program is not in the CPU's caches yet.
+    pub(crate) fn with_records_of(mut self, bytes: u32) -> Self {
+        let share = KernelLimits::default().ring_bytes / 4 * 3;
+        self.repeat = share / bytes;
         self
     }
 
@@ -145,11 +147,5 @@ pub(crate) fn spread(kernel: Kernel, ues: u32, frame: &[u8]) -> Subject {
 }
 
 pub(crate) fn quiet() -> KernelLimits {
-    KernelLimits {
-        sessions: 262_144,
-        // Stays in the cache, as the part of the ring does that a reader keeps up with.
-        ring_bytes: 256 << 10,
-        wake_holdoff_ns: Some(NEVER),
-        ..KernelLimits::default()
-    }
+    KernelLimits { sessions: 262_144, wake_holdoff_ns: Some(NEVER), ..KernelLimits::default() }
 }

@@ -40,7 +40,13 @@ pub(super) fn without_empty_lines(mut bytes: &[u8]) -> &[u8] {
 pub(super) fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
-        let line = Line::first(bytes.get(at..)?)?;
+        let rest = bytes.get(at..)?;
+        // No LF will follow where lines end with CR alone, as the one before did: the next bytes, which
+        // would tell, may never be shown.
+        if rest == b"\r" && bytes[..at].ends_with(b"\r") {
+            return Some(at + 1);
+        }
+        let line = Line::first(rest)?;
         at += line.end;
         if line.text.is_empty() {
             return Some(at);

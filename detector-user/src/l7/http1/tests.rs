@@ -50,6 +50,15 @@ fn lines_may_end_with_lf_or_cr_alone() {
     assert_eq!(one(b"GET /a HTTP/1.0\rHost: x\r\r\n").host.as_deref(), Some("x"));
 }
 
+/// Where no rule may match the next request, it is not shown.
+#[test]
+fn a_head_of_lines_that_end_with_cr_alone_waits_for_no_byte_behind_it() {
+    assert_eq!(one(b"GET /a HTTP/1.0\rHost: x\r\r").host.as_deref(), Some("x"));
+    assert!(
+        matches!(requests(b"GET /a HTTP/1.0\r\nHost: x\r\n\r"), (none, Step::More) if none.is_empty())
+    );
+}
+
 #[test]
 fn empty_lines_before_a_request_are_passed_over() {
     assert_eq!(one(b"\r\n\r\nGET /a HTTP/1.1\r\n\r\n").target, "/a");

@@ -8,7 +8,7 @@ use std::{
 
 use detector_common::{
     packet::Protocol,
-    rule::{ANY_PORT, Tag},
+    rule::{ANY_PORT, ApplicationEntry, DIRECT, DIRECT_UDP, Tag},
 };
 
 use super::{
@@ -21,10 +21,11 @@ use crate::rules::{
 };
 
 impl Builder<'_> {
-    /// Endpoints -> address classes, port classes and (class, class) -> application.
+    /// Endpoints -> address classes, port classes and (class, class) -> application; or from the address
+    /// to the application at once, where there is no choice.
     ///
     /// The most specific endpoint wins: longest prefix, then fewest ports, then first in the file.
-    pub(super) fn endpoints(&mut self) {
+    pub(super) fn endpoints(&mut self, applications: &mut [ApplicationEntry]) {
         let all: Vec<Served> = self
             .set
             .applications
@@ -36,12 +37,15 @@ impl Builder<'_> {
         self.application_prefixes = all.iter().map(|served| served.prefix).collect();
         for (class, prefix) in self.application_prefixes.clone().into_iter().enumerate() {
             let class = class as u32;
-            let tag = Tag::application_prefix(prefix.1);
-            self.entries.push(Entry { key: key_of(prefix), tag, value: class });
             let mut here: Vec<&Served> =
                 all.iter().filter(|served| contains(served.prefix, prefix)).collect();
             here.sort_by_key(|served| (std::cmp::Reverse(served.prefix.1), served.width()));
-            self.entries.extend(endpoint_entries(class, &here, &classes));
+            let direct = direct(&here, applications);
+            if direct.is_none() {
+                self.entries.extend(endpoint_entries(class, &here, &classes));
+            }
+            let (key, tag) = (key_of(prefix), Tag::application_prefix(prefix.1));
+            self.entries.push(Entry { key, tag, value: direct.unwrap_or(class) });
         }
     }
 
@@ -73,6 +77,7 @@ impl Builder<'_> {
 /// One endpoint of one application.
 struct Served<'a> {
     application: u32,
+    of: &'a Application,
     prefix: Prefix,
     endpoint: &'a Endpoint,
 }
@@ -95,9 +100,31 @@ impl Served<'_> {
 fn served(number: u32, application: &Arc<Application>) -> impl Iterator<Item = Served<'_>> {
     application.endpoints.iter().map(move |endpoint| Served {
         application: number,
+        of: application,
         prefix: mapped(endpoint.prefix),
         endpoint,
     })
+}
+
+/// The value of a prefix at which only one application is served, whose endpoints, here and elsewhere, are
+/// all of one protocol and range of ports; the ports go into its entry.
+fn direct(here: &[&Served], applications: &mut [ApplicationEntry]) -> Option<u32> {
+    let (first, others) = here.split_first()?;
+    let endpoint = first.endpoint;
+    let alike =
+        |other: &Endpoint| other.protocol == endpoint.protocol && other.ports == endpoint.ports;
+    if others.iter().any(|other| other.application != first.application)
+        || !first.of.endpoints.iter().all(alike)
+    {
+        return None;
+    }
+    let from = if first.any_port() { 0 } else { *endpoint.ports.start() };
+    applications[first.application as usize].ports = [from, *endpoint.ports.end()];
+    let protocol = match endpoint.protocol {
+        Protocol::Tcp => 0,
+        Protocol::Udp => DIRECT_UDP,
+    };
+    Some(DIRECT | protocol | first.application)
 }
 
 /// The entries of one address class: for each port class the most specific endpoint that covers

@@ -92,7 +92,7 @@ pub fn compile(
     let mut builder = Builder::new(rules);
     builder.fixed_rows();
     let mut applications = builder.applications();
-    builder.endpoints();
+    builder.endpoints(&mut applications);
     builder.ues(ue_pools);
     builder.paths();
     builder.names(&mut applications);
@@ -189,7 +189,7 @@ impl<'a> Builder<'a> {
             let mut entry = ApplicationEntry {
                 id: stable_id(&application.name),
                 row: self.row_number(row),
-                tracks_udp: u32::from(tracks_udp),
+                tracks_udp: u16::from(tracks_udp),
                 first_word: used.clone().next().unwrap_or(1),
                 last_word: used.last().unwrap_or(0),
                 request_capture: requests.map(|rule| u32::from(rule.capture)).max().unwrap_or(0),
