@@ -94,7 +94,10 @@ impl<'a> Xdp<'a> {
 impl PacketBytes for Xdp<'_> {
     #[inline(always)]
     fn load<T: FromBytes + Copy>(&self, offset: usize) -> Option<T> {
-        let offset = verifier::bounded_offset(offset)?;
+        let offset = match self.fragmented {
+            true => verifier::bounded_offset(offset)?,
+            false => verifier::bounded_offset_in_place(offset)?,
+        };
         let start = self.context.data() + offset;
         if start + size_of::<T>() > self.context.data_end() {
             return None;
