@@ -40,11 +40,6 @@ impl OwnThread {
         self.handle.enter()
     }
 
-    /// Its runtime, to wait from another thread for what happens there.
-    pub fn handle(&self) -> &Handle {
-        &self.handle
-    }
-
     /// Ends it, and waits for the end. Not for use inside a runtime.
     pub fn stop(mut self) {
         self.stop.cancel();

@@ -1,5 +1,5 @@
-//! The attempts that are under way at a sink. They run in the sink's own task: a task for each would
-//! cost two hand-overs between threads, a third of what an event costs in all.
+//! The attempts that are under way at a sink. They run in the sink's own task: a task for each would be woken
+//! for itself, and wake that one when it ends.
 
 use std::{
     any::Any, collections::VecDeque, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc,
