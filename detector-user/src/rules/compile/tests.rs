@@ -499,3 +499,20 @@ fn a_prefix_of_one_family_never_holds_addresses_of_the_other() {
     assert_eq!(at("10.0.0.1", 80), None);
     assert_eq!(at("fd00::1", 80), Some(stable_id("v6")));
 }
+
+#[test]
+fn an_address_that_leads_straight_to_an_application_has_its_ports_and_protocol_only() {
+    let shop = application("shop", vec![endpoint("10.0.0.0/8", 80..=81, Protocol::Tcp)]);
+    let set = RuleSet { applications: vec![shop], rules: Vec::new() };
+    let tables = compile(&set, &[], 1).expect("an application");
+    assert_eq!(tables.applications[0].ports, [80, 81], "straight");
+    let served = |port, protocol| {
+        let ip = address("10.0.0.1".parse().expect("an address"));
+        lookup::application(&tables, &tables.generation, ip, protocol, port).is_some()
+    };
+    assert_eq!(
+        [79, 80, 81, 82].map(|port| served(port, Protocol::Tcp)),
+        [false, true, true, false]
+    );
+    assert!(!served(80, Protocol::Udp));
+}
