@@ -5,7 +5,7 @@
 //! inlined into the functions that the macros make of them, or each packet would pay for a call (8 ns).
 #![no_std]
 #![no_main]
-// For the one instruction in `verifier::atomic_add`; the pinned stable compiler allows it with
+// For the assembly in `verifier`; the pinned stable compiler allows it with
 // RUSTC_BOOTSTRAP, which build-std needs anyway.
 #![feature(asm_experimental_arch)]
 

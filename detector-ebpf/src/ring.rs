@@ -146,7 +146,7 @@ fn send_in<const N: usize, P: HookPacket>(
     let Some(mut place) = EVENTS.reserve::<Place<N>>(0) else { return false };
     let flags = wake_up(scratch);
     let record = place.as_mut_ptr();
-    // Before the payload: a word that is read while the stores to its halves wait behind others costs 20 ns.
+    // Before the payload: a word that is read while stores to its halves wait in line waits with them.
     // SAFETY: a place of this type; every byte of the header is written.
     unsafe { copy_header(&scratch.draft.record, (&raw mut (*record).header).cast()) };
     let mut captured = 0;
