@@ -178,7 +178,7 @@ impl Half {
 
     /// What was held back counts, once its body is whole.
     fn release(&mut self, context: &mut Context<'_, '_>) {
-        if !self.held.is_empty() && self.skip == 0 && !self.reader.in_chunks() {
+        if !self.held.is_empty() && self.skip == 0 && !self.reader.in_body() {
             for held in self.held.drain(..) {
                 context.found(Held { stamp: self.last, ..held });
             }
@@ -285,7 +285,7 @@ impl Half {
         match self.reader.step(context.shared, context.way(), rest) {
             Step::More => Progress::Wait,
             Step::Took { consumed, mut facts } if consumed > 0 => {
-                let goes_on = consumed > rest.len() as u64 || self.reader.in_chunks();
+                let goes_on = consumed > rest.len() as u64 || self.reader.in_body();
                 let held = goes_on && context.limits().whole_messages;
                 for fact in facts.drain(..) {
                     if held {

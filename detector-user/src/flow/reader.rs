@@ -83,10 +83,10 @@ impl Reader {
         }
     }
 
-    /// Whether a body in chunks goes on.
-    pub(super) fn in_chunks(&self) -> bool {
+    /// Whether a body goes on whose end is not known yet.
+    pub(super) fn in_body(&self) -> bool {
         match self {
-            Self::Http1(reader) => reader.in_chunks(),
+            Self::Http1(reader) => reader.in_body(),
             Self::Undecided
             | Self::Http2(_)
             | Self::Tls(_)

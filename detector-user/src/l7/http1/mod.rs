@@ -44,6 +44,8 @@ enum Asked {
 #[derive(Debug, Default)]
 pub struct Reader {
     state: State,
+    /// The head ended with a CR whose LF may still follow; then comes a body of so many bytes.
+    pending: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -162,16 +164,25 @@ impl Connection {
 impl Reader {
     /// Whether another protocol follows what was read.
     pub fn switched(&self) -> bool {
-        matches!(self.state, State::Switched)
+        matches!(self.state, State::Switched) && self.pending.is_none()
     }
 
-    /// Whether a body in chunks goes on.
-    pub fn in_chunks(&self) -> bool {
+    /// Whether a body goes on whose end is not known yet.
+    pub fn in_body(&self) -> bool {
         matches!(self.state, State::Chunk | State::Trailer)
+            || self.pending.is_some_and(|body| body > 0)
     }
 
     /// Reads a head, or the next part of a body.
     pub fn step(&mut self, connection: &mut Connection, bytes: &[u8]) -> Step {
+        if !bytes.is_empty()
+            && let Some(body) = self.pending.take()
+        {
+            let passed_over = u64::from(bytes[0] == b'\n') + body;
+            if passed_over > 0 {
+                return took_more(passed_over, None);
+            }
+        }
         match self.state {
             State::Head => self.head(connection, bytes),
             State::Chunk => self.chunk(bytes),
@@ -217,6 +228,10 @@ impl Reader {
         };
         let Some(head) = Head::read(&bytes[..end]) else { return Step::Not };
         let body = self.body(connection, &head);
+        if bytes[..end].ends_with(b"\r") && end == bytes.len() {
+            self.pending = Some(body);
+            return took(end, Some(head.fact()));
+        }
         took_more(end as u64 + body, Some(head.fact()))
     }
 

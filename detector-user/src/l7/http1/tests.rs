@@ -1,7 +1,10 @@
 //! Heads as they are sent, by good clients and bad ones.
 
 use super::*;
-use crate::l7::fact::{HttpRequest, HttpVersion};
+use crate::l7::{
+    drive,
+    fact::{HttpRequest, HttpVersion},
+};
 
 /// The requests of a stream; how it ended.
 fn requests(bytes: &[u8]) -> (Vec<HttpRequest>, Step) {
@@ -57,6 +60,25 @@ fn a_head_of_lines_that_end_with_cr_alone_waits_for_no_byte_behind_it() {
     assert!(
         matches!(requests(b"GET /a HTTP/1.0\r\nHost: x\r\n\r"), (none, Step::More) if none.is_empty())
     );
+}
+
+/// The first head's LF comes later than its CR, and belongs to it, not to the body.
+#[test]
+fn however_a_head_is_cut_behind_its_last_cr_its_body_is_passed_over() {
+    let streams: [&[u8]; 4] = [
+        b"POST /a HTTP/1.1\rContent-Length: 2\r\r\n{}GET /b HTTP/1.1\r\n\r\n",
+        b"POST /a HTTP/1.1\rContent-Length: 2\r\r{}GET /b HTTP/1.1\r\n\r\n",
+        b"POST /a HTTP/1.1\rTransfer-Encoding: chunked\r\r\n0\r\n\r\nGET /b HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\rGET /b HTTP/1.1\r\n\r\n",
+    ];
+    for stream in streams {
+        for cut in 0..stream.len() {
+            let (mut reader, mut connection) = (Reader::default(), Connection::default());
+            let segments = [&stream[..cut], &stream[cut..]];
+            let (facts, _) = drive::drive(|bytes| reader.step(&mut connection, bytes), segments);
+            assert_eq!(facts.len(), 2, "{} cut at {cut}: {facts:?}", stream.escape_ascii());
+        }
+    }
 }
 
 #[test]
