@@ -11,9 +11,10 @@ use std::{
 const OBJECT: &str = "bpf/detector.bpf.o";
 
 /// The files that say what lies in the kernel's maps: see `pin::layout`.
-const LAYOUT: [&str; 20] = [
+const LAYOUT: [&str; 21] = [
     "../detector-common/src/burst.rs",
     "../detector-common/src/counter.rs",
+    "../detector-common/src/cpu.rs",
     "../detector-common/src/dns_name.rs",
     "../detector-common/src/event.rs",
     "../detector-common/src/http.rs",

@@ -2,8 +2,7 @@
 //! layouts between them. `no_std`, no allocation, no `unsafe`.
 //!
 //! Read in this order: [`packet`] (where bytes come from), [`wire`] and [`parse`], [`rule`] (the
-//! tables) and [`lookup`], [`state`], [`marks`] and
-//! [`burst`] (what is remembered), [`classify`], [`inspect`] and [`dns_name`] (what user
+//! tables) and [`lookup`], [`state`], [`marks`], [`burst`] and [`cpu`] (what is remembered), [`classify`], [`inspect`] and [`dns_name`] (what user
 //! space must read itself), [`event`] (the record that crosses to user space), [`counter`].
 #![no_std]
 #![forbid(unsafe_code)]
@@ -11,6 +10,7 @@
 pub mod burst;
 pub mod classify;
 pub mod counter;
+pub mod cpu;
 pub mod dns_name;
 pub mod event;
 pub mod http;

@@ -10,8 +10,8 @@
 //! * What a packet may match is a [`Row`], a bit per rule, for each dimension (application, UE,
 //!   what was seen, path); the rules that match are the AND of four rows.
 //!
-//! Two copies of every table exist, in two *slots*. A reload fills the idle slot and then flips
-//! the one word that says which slot is active, which a packet reads once.
+//! Two copies of every table exist, in two *slots* ([`Slot`]). A reload fills the idle slot and then
+//! flips the one word that says which slot is active, which a packet reads once.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -211,6 +211,30 @@ pub struct Generation {
     /// UE pools and UE prefixes of rules, IPv6.
     pub ue_v6: PrefixMasks,
 }
+
+/// One generation's tables in the kernel's memory. One value of one map: a packet looks it up once, and what
+/// it wants of it is an addition, not another look-up (2.5 ns). Older kernels refuse values of more than 4 MiB
+/// (`KMALLOC_MAX_SIZE`).
+#[derive(FromBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Slot {
+    /// The head.
+    pub generation: Generation,
+    /// The read-only hash table.
+    pub buckets: [Bucket; MAX_BUCKETS],
+    /// Port classes in words of four: TCP, then UDP.
+    pub ports: [[u16; 4]; PORT_WORDS],
+    /// The filter of DNS names.
+    pub names: [u64; NAME_WORDS],
+    /// Rows.
+    pub rows: [Row; MAX_ROWS],
+    /// Applications.
+    pub applications: [ApplicationEntry; MAX_APPLICATIONS],
+    /// Rules.
+    pub rules: [RuleEntry; MAX_RULES],
+}
+
+const _: () = assert!(size_of::<Slot>() <= 4 << 20);
 
 /// Set in the value of a UE prefix that lies in a UE pool; the rest is the row.
 pub const IN_UE_POOL: u32 = 1 << 31;

@@ -15,7 +15,8 @@ use aya_ebpf::{
 };
 use detector_common::{
     burst::{self, Burst},
-    counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
+    counter::{Counter, RULE_COUNTERS, RuleCounter},
+    cpu::{Clock, CpuMemory},
     inspect::BUDGET,
     marks::{MARK_PLACES, MarkWords, Marks},
     parse::Facts,
@@ -26,11 +27,7 @@ use detector_common::{
     },
 };
 
-use crate::{
-    packet::HookPacket,
-    ring::{self, Clock, Scratch},
-    verifier,
-};
+use crate::{packet::HookPacket, ring, verifier};
 
 // The sizes are the defaults; the agent's `limits` replace them at load time.
 #[map]
@@ -47,7 +44,7 @@ static MARKS: Array<MarkWords> = Array::with_max_entries(MARK_PLACES, 0);
 #[map]
 static BURST_ENDS: Array<u32> = Array::with_max_entries(burst::BURSTS, 0);
 #[map]
-static PACKET_COUNTERS: PerCpuArray<[u64; COUNTERS]> = PerCpuArray::with_max_entries(1, 0);
+static CPU: PerCpuArray<CpuMemory> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static RULE_COUNTS: PerCpuArray<[u64; RULE_COUNTERS]> =
     PerCpuArray::with_max_entries((MAX_RULES * SLOTS) as u32, 0);
@@ -56,27 +53,21 @@ static RULE_COUNTS: PerCpuArray<[u64; RULE_COUNTERS]> =
 pub(crate) struct Memory<'a, P> {
     packet: &'a P,
     slot: u32,
-    counters: *mut [u64; COUNTERS],
-    scratch: *mut Scratch,
+    cpu: *mut CpuMemory,
 }
 
 impl<'a, P: HookPacket> Memory<'a, P> {
-    /// `None` never happens: the maps have their one entry.
+    /// `None` never happens: the map has its one entry.
     #[inline(always)]
     pub(crate) fn new(packet: &'a P, slot: u32) -> Option<Self> {
-        Some(Self {
-            packet,
-            slot,
-            counters: PACKET_COUNTERS.get_ptr_mut(0)?,
-            scratch: ring::scratch()?,
-        })
+        Some(Self { packet, slot, cpu: CPU.get_ptr_mut(0)? })
     }
 
     /// Marks of the session being watched; `None` never happens.
     #[inline(always)]
     fn marks(&self) -> Option<&'static Marks> {
-        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
-        let place = Marks::place(unsafe { &(*self.scratch).session });
+        // SAFETY: this CPU's memory; programs of one CPU do not interleave.
+        let place = Marks::place(unsafe { &(*self.cpu).session });
         // SAFETY: a map value of cells, of which other CPUs write whole words.
         MARKS.get_ptr(place).map(|marks| unsafe { &*marks.cast::<Marks>() })
     }
@@ -84,9 +75,9 @@ impl<'a, P: HookPacket> Memory<'a, P> {
     /// Memory for the packet's facts.
     #[inline(always)]
     pub(crate) fn place(&self) -> &'static mut MaybeUninit<Facts> {
-        // SAFETY: this CPU's scratch, in a map that lives as long as the program; nothing else
+        // SAFETY: this CPU's memory, in a map that lives as long as the program; nothing else
         // refers to this field.
-        unsafe { &mut (*self.scratch).facts }
+        unsafe { &mut (*self.cpu).facts }
     }
 }
 
@@ -134,7 +125,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
         // SAFETY: a helper without arguments.
         let tick = unsafe { bpf_jiffies64() };
         // SAFETY: as in `watch`.
-        let clock = unsafe { &mut (*self.scratch).clock };
+        let clock = unsafe { &mut (*self.cpu).clock };
         if clock.tick != tick {
             *clock = Clock { tick, ns: self.now() };
         }
@@ -148,22 +139,22 @@ impl<P: HookPacket> State for Memory<'_, P> {
 
     #[inline(always)]
     fn watch(&mut self, flow: FlowKey, application: u32) {
-        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
-        let scratch = unsafe { &mut *self.scratch };
-        scratch.draft.record.flow = flow;
-        scratch.session = SessionKey { ue: flow.ue, application, reserved: 0 };
+        // SAFETY: this CPU's memory; programs of one CPU do not interleave.
+        let cpu = unsafe { &mut *self.cpu };
+        cpu.draft.record.flow = flow;
+        cpu.session = SessionKey { ue: flow.ue, application, reserved: 0 };
     }
 
     #[inline(always)]
     fn flow(&self) -> &FlowKey {
         // SAFETY: as in `watch`.
-        unsafe { &(*self.scratch).draft.record.flow }
+        unsafe { &(*self.cpu).draft.record.flow }
     }
 
     #[inline(always)]
     fn session(&self) -> Option<&'static SessionState> {
         // SAFETY: as in `watch`.
-        let session = SESSIONS.get_ptr(unsafe { &(*self.scratch).session })?;
+        let session = SESSIONS.get_ptr(unsafe { &(*self.cpu).session })?;
         // SAFETY: a map value of cells: other CPUs write whole words of it, which the CPU does not
         // tear. An LRU entry that is evicted now is freed only after this program has run (RCU).
         Some(unsafe { &*session.cast::<SessionState>() })
@@ -172,10 +163,10 @@ impl<P: HookPacket> State for Memory<'_, P> {
     #[inline(always)]
     fn create_session(&mut self, ue_word: u64) -> Option<&'static SessionState> {
         // SAFETY: as in `watch`.
-        let scratch = unsafe { &mut *self.scratch };
-        scratch.empty_session.ue = ue_word;
+        let cpu = unsafe { &mut *self.cpu };
+        cpu.empty_session.ue = ue_word;
         // Another CPU may have been first: then its entry counts.
-        let _ = SESSIONS.insert(&scratch.session, &scratch.empty_session, u64::from(BPF_NOEXIST));
+        let _ = SESSIONS.insert(&cpu.session, &cpu.empty_session, u64::from(BPF_NOEXIST));
         if let Some(marks) = self.marks() {
             marks.clear();
         }
@@ -186,7 +177,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     fn burst(&mut self, generation: u32) -> Option<&mut Burst> {
         let tick = self.now_coarse();
         // SAFETY: as in `watch`.
-        let key = unsafe { &(*self.scratch).session };
+        let key = unsafe { &(*self.cpu).session };
         let (burst, ends) = burst_of(key)?;
         burst.goes_on(key, tick, generation, ends).then_some(burst)
     }
@@ -195,7 +186,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     fn begin_burst(&mut self, start_ns: u64, ue_word: u64) {
         let tick = self.now_coarse();
         // SAFETY: as in `watch`.
-        let key = unsafe { &(*self.scratch).session };
+        let key = unsafe { &(*self.cpu).session };
         let Some((burst, ends)) = burst_of(key) else { return };
         if !burst.is_empty() {
             settle(burst);
@@ -206,7 +197,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     #[inline(always)]
     fn end_bursts(&mut self) {
         // SAFETY: as in `watch`.
-        let key = unsafe { &(*self.scratch).session };
+        let key = unsafe { &(*self.cpu).session };
         let Some(ends) = BURST_ENDS.get_ptr_mut(Burst::place(key)) else { return };
         // SAFETY: a map value that other CPUs write too: any other value ends bursts as well.
         unsafe { ends.write_volatile(ends.read_volatile().wrapping_add(1)) };
@@ -227,15 +218,15 @@ impl<P: HookPacket> State for Memory<'_, P> {
     #[inline(always)]
     fn create_flow(&mut self, shown: u64) -> Option<&'static FlowState> {
         // SAFETY: as in `watch`.
-        let scratch = unsafe { &mut *self.scratch };
+        let cpu = unsafe { &mut *self.cpu };
         let now = self.now_coarse();
-        scratch.empty_flow.mark = NO_MARK;
-        scratch.empty_flow.start_ns = now;
-        scratch.empty_flow.last_ns = now;
-        scratch.empty_flow.shown = [shown; 2];
+        cpu.empty_flow.mark = NO_MARK;
+        cpu.empty_flow.start_ns = now;
+        cpu.empty_flow.last_ns = now;
+        cpu.empty_flow.shown = [shown; 2];
         // Another CPU may have been first: then its entry counts.
-        let flow = &scratch.draft.record.flow;
-        let _ = FLOWS.insert(flow, &scratch.empty_flow, u64::from(BPF_NOEXIST));
+        let flow = &cpu.draft.record.flow;
+        let _ = FLOWS.insert(flow, &cpu.empty_flow, u64::from(BPF_NOEXIST));
         self.flow_state()
     }
 
@@ -256,10 +247,9 @@ impl<P: HookPacket> State for Memory<'_, P> {
     #[inline(always)]
     fn suppress(&mut self, rule: u32, now_ns: u64, window_ns: u64) -> bool {
         // SAFETY: as in `watch`.
-        let scratch = unsafe { &mut *self.scratch };
-        scratch.suppression =
-            SuppressionKey { ue: scratch.draft.record.flow.ue, rule, reserved: 0 };
-        match SUPPRESSIONS.get_ptr_mut(&scratch.suppression) {
+        let cpu = unsafe { &mut *self.cpu };
+        cpu.suppression = SuppressionKey { ue: cpu.draft.record.flow.ue, rule, reserved: 0 };
+        match SUPPRESSIONS.get_ptr_mut(&cpu.suppression) {
             Some(opened) => {
                 // SAFETY: a map value; two CPUs that race may both let their match through.
                 if now_ns.wrapping_sub(unsafe { *opened }) < window_ns {
@@ -269,7 +259,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
                 unsafe { *opened = now_ns };
             }
             None => {
-                let _ = SUPPRESSIONS.insert(&scratch.suppression, &now_ns, 0);
+                let _ = SUPPRESSIONS.insert(&cpu.suppression, &now_ns, 0);
             }
         }
         false
@@ -278,7 +268,7 @@ impl<P: HookPacket> State for Memory<'_, P> {
     #[inline(always)]
     fn count(&self, counter: Counter, amount: u64) {
         // SAFETY: this CPU's own counters.
-        unsafe { (*self.counters)[counter as usize] += amount };
+        unsafe { (*self.cpu).counters[counter as usize] += amount };
     }
 
     #[inline(always)]
@@ -291,13 +281,13 @@ impl<P: HookPacket> State for Memory<'_, P> {
 
     #[inline(always)]
     fn draft(&mut self) -> Option<&mut Draft> {
-        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
-        Some(unsafe { &mut (*self.scratch).draft })
+        // SAFETY: this CPU's memory; programs of one CPU do not interleave.
+        Some(unsafe { &mut (*self.cpu).draft })
     }
 
     #[inline(always)]
     fn send(&mut self, facts: &Facts, capture: usize) -> bool {
-        // SAFETY: this CPU's scratch; programs of one CPU do not interleave.
-        ring::send(unsafe { &mut *self.scratch }, self.packet, facts, capture)
+        // SAFETY: this CPU's memory; programs of one CPU do not interleave.
+        ring::send(unsafe { &mut *self.cpu }, self.packet, facts, capture)
     }
 }

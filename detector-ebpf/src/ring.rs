@@ -5,13 +5,13 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{PerCpuArray, RingBuf},
+    maps::RingBuf,
 };
 use detector_common::{
     classify::capture_length,
+    cpu::CpuMemory,
     event::{FLAG_IMPORTANT, MAX_SEGMENT, RING_PARTS, RecordHeader, WAKE_HOLDOFF_NS, ring_step},
     parse::Facts,
-    state::{Draft, FlowSnapshot, SessionKey, SessionSnapshot, SuppressionKey},
 };
 
 use crate::{packet::HookPacket, verifier};
@@ -19,8 +19,6 @@ use crate::{packet::HookPacket, verifier};
 /// Replaced by `limits.ringBytes` at load time.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
-#[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// See [`detector_common::event::WAKE_HOLDOFF_NS`]; benchmarks set it to compare policies.
 #[unsafe(no_mangle)]
@@ -36,43 +34,6 @@ static RING_SHARE: u64 = (4 << 20) / RING_PARTS * (RING_PARTS - 1);
 #[unsafe(no_mangle)]
 static RING_STEP: u64 = ring_step(4 << 20, 64);
 
-/// One CPU's place to put a record together: too large for the stack of 512 bytes.
-#[repr(C)]
-pub(crate) struct Scratch {
-    pub(crate) draft: Draft,
-    /// What the packet says.
-    pub(crate) facts: MaybeUninit<Facts>,
-    /// What this CPU's clock last said.
-    pub(crate) clock: Clock,
-    /// Bytes that this CPU reserved since it last asked how full the ring is.
-    unasked: u64,
-    /// When this CPU last woke the reader.
-    last_wake_ns: u64,
-    /// Key of the session being watched.
-    pub(crate) session: SessionKey,
-    /// Key of the suppression window being asked for.
-    pub(crate) suppression: SuppressionKey,
-    /// What a session begins as.
-    pub(crate) empty_session: SessionSnapshot,
-    /// What a flow begins as.
-    pub(crate) empty_flow: FlowSnapshot,
-}
-
-/// When a kernel tick began, as far as packets came in it.
-#[repr(C)]
-pub(crate) struct Clock {
-    /// The tick's number.
-    pub(crate) tick: u64,
-    /// The clock in it, in ns of CLOCK_MONOTONIC.
-    pub(crate) ns: u64,
-}
-
-/// This CPU's scratch.
-#[inline(always)]
-pub(crate) fn scratch() -> Option<*mut Scratch> {
-    SCRATCH.get_ptr_mut(0)
-}
-
 /// A record's place in the ring with room for `N` payload bytes.
 #[repr(C)]
 struct Place<const N: usize> {
@@ -83,24 +44,24 @@ struct Place<const N: usize> {
 /// The size that is copied word by word: what rules get unless they ask for more.
 const IN_PLACE: usize = 256;
 
-/// Sends the record in `scratch` with up to `capture` bytes of the payload; whether it found room.
+/// Sends the record in `cpu` with up to `capture` bytes of the payload; whether it found room.
 ///
 /// The payload is copied once, from the packet to the ring. The verifier wants to know the size of
 /// a reservation, so there are few sizes; what stays unused behind the payload is left as it is.
 #[inline(always)]
 pub(crate) fn send<P: HookPacket>(
-    scratch: &mut Scratch,
+    cpu: &mut CpuMemory,
     packet: &P,
     facts: &Facts,
     capture: usize,
 ) -> bool {
     let length = capture_length(facts, capture);
     match length {
-        0 => send_in::<0, P>(scratch, packet, facts, length),
-        1..=256 => send_in::<256, P>(scratch, packet, facts, length),
-        257..=1024 => send_in::<1024, P>(scratch, packet, facts, length),
-        1025..=1536 => send_in::<1536, P>(scratch, packet, facts, length),
-        _ => send_in::<MAX_SEGMENT, P>(scratch, packet, facts, length),
+        0 => send_in::<0, P>(cpu, packet, facts, length),
+        1..=256 => send_in::<256, P>(cpu, packet, facts, length),
+        257..=1024 => send_in::<1024, P>(cpu, packet, facts, length),
+        1025..=1536 => send_in::<1536, P>(cpu, packet, facts, length),
+        _ => send_in::<MAX_SEGMENT, P>(cpu, packet, facts, length),
     }
 }
 
@@ -111,8 +72,8 @@ pub(crate) fn send<P: HookPacket>(
 /// Asking is a call (15 ns): where there was room, a CPU asks again after [`RING_STEP`]; where there was
 /// none, each time.
 #[inline(always)]
-fn has_share(scratch: &mut Scratch, length: u64) -> bool {
-    if scratch.draft.record.flags & FLAG_IMPORTANT != 0 {
+fn has_share(cpu: &mut CpuMemory, length: u64) -> bool {
+    if cpu.draft.record.flags & FLAG_IMPORTANT != 0 {
         return true;
     }
     // SAFETY: constants of the program; volatile, because the loader writes them after compilation.
@@ -122,50 +83,63 @@ fn has_share(scratch: &mut Scratch, length: u64) -> bool {
             core::ptr::read_volatile(&raw const RING_STEP),
         )
     };
-    if scratch.unasked < step {
-        scratch.unasked += length;
+    if cpu.unasked < step {
+        cpu.unasked += length;
         return true;
     }
     let room = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) < share;
     if room {
-        scratch.unasked = length;
+        cpu.unasked = length;
     }
     room
 }
 
 #[inline(always)]
 fn send_in<const N: usize, P: HookPacket>(
-    scratch: &mut Scratch,
+    cpu: &mut CpuMemory,
     packet: &P,
     facts: &Facts,
     length: usize,
 ) -> bool {
-    if !has_share(scratch, size_of::<Place<N>>() as u64) {
+    if !has_share(cpu, size_of::<Place<N>>() as u64) {
         return false;
     }
     let Some(mut place) = EVENTS.reserve::<Place<N>>(0) else { return false };
-    let flags = wake_up(scratch);
+    let flags = wake_up(cpu);
     let record = place.as_mut_ptr();
     // Before the payload: a word that is read while stores to its halves wait in line waits with them.
     // SAFETY: a place of this type; every byte of the header is written.
-    unsafe { copy_header(&scratch.draft.record, (&raw mut (*record).header).cast()) };
-    let mut captured = 0;
-    if N != 0
-        && let Some(length) = verifier::bounded_length(length, N)
-    {
-        // SAFETY: the payload has room for N bytes.
-        let copied = unsafe {
-            let payload = (&raw mut (*record).payload).cast();
-            let whole = N == IN_PLACE && length == N;
-            (whole && packet.copy_in_place::<N>(facts.payload_offset, payload))
-                || packet.copy(facts.payload_offset, payload, length as u32)
-        };
-        captured = if copied { length as u32 } else { 0 };
-    }
+    unsafe { copy_header(&cpu.draft.record, (&raw mut (*record).header).cast()) };
+    // SAFETY: the payload has room for N bytes.
+    let captured =
+        unsafe { copy_payload::<N, P>(packet, facts, length, (&raw mut (*record).payload).cast()) };
     // SAFETY: as above.
     unsafe { (*record).header.assume_init_mut().captured = captured };
     place.submit(u64::from(flags));
     true
+}
+
+/// Copies the first `length` bytes of the payload; how many it has copied, all or none.
+///
+/// # Safety
+/// `to` is aligned to 8 bytes and valid for writing `N` bytes.
+#[inline(always)]
+unsafe fn copy_payload<const N: usize, P: HookPacket>(
+    packet: &P,
+    facts: &Facts,
+    length: usize,
+    to: *mut u8,
+) -> u32 {
+    let offset = facts.payload_offset;
+    // SAFETY: the caller's promise.
+    if N == IN_PLACE && length == N && unsafe { packet.copy_in_place::<N>(offset, to) } {
+        return N as u32;
+    }
+    match verifier::bounded_length(length, N) {
+        // SAFETY: as above.
+        Some(length) if unsafe { packet.copy(offset, to, length as u32) } => length as u32,
+        Some(_) | None => 0,
+    }
 }
 
 /// Copies word by word: LLVM makes a call of any other copy of this size, to a function that goes
@@ -187,13 +161,13 @@ unsafe fn copy_header(from: &RecordHeader, to: *mut RecordHeader) {
 /// CPU. The reader, once woken, looks again after each holdoff until it finds nothing: a record
 /// that did not wake it waits at most that long, and one that comes after a quiet time none.
 #[inline(always)]
-fn wake_up(scratch: &mut Scratch) -> u32 {
-    let now = scratch.draft.record.time_ns;
+fn wake_up(cpu: &mut CpuMemory) -> u32 {
+    let now = cpu.draft.record.time_ns;
     // SAFETY: a constant of the program; volatile, because the loader writes it after compilation.
     let holdoff = unsafe { core::ptr::read_volatile(&raw const WAKE_HOLDOFF) };
-    if now.wrapping_sub(scratch.last_wake_ns) < holdoff {
+    if now.wrapping_sub(cpu.last_wake_ns) < holdoff {
         return BPF_RB_NO_WAKEUP;
     }
-    scratch.last_wake_ns = now;
+    cpu.last_wake_ns = now;
     BPF_RB_FORCE_WAKEUP
 }

@@ -1,93 +1,76 @@
-//! The rule tables in array maps, written by user space only. Each map holds [`SLOTS`] copies;
-//! [`ACTIVE`] says which one counts.
+//! The rule tables, written by user space only: in two slots, of which [`ACTIVE`] says which one counts.
 
-use aya_ebpf::{macros::map, maps::Array};
+use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use detector_common::rule::{
     ApplicationEntry, Bucket, Generation, MAX_APPLICATIONS, MAX_BUCKETS, MAX_ROWS, MAX_RULES,
-    NAME_WORDS, PORT_WORDS, Row, RuleEntry, SLOTS, Tables,
+    NAME_WORDS, PORT_WORDS, Row, RuleEntry, SLOTS, Slot, Tables,
 };
-
-const fn entries(one_slot: usize) -> u32 {
-    (one_slot * SLOTS) as u32
-}
 
 /// The active slot. One word, so that a flip is seen whole.
 #[map]
 static ACTIVE: Array<u32> = Array::with_max_entries(1, 0);
+/// User space writes it through a mapping (Linux 5.5), not by values of megabytes.
 #[map]
-static GENERATIONS: Array<Generation> = Array::with_max_entries(entries(1), 0);
-#[map]
-static BUCKETS: Array<Bucket> = Array::with_max_entries(entries(MAX_BUCKETS), 0);
-#[map]
-static PORTS: Array<[u16; 4]> = Array::with_max_entries(entries(PORT_WORDS), 0);
-#[map]
-static NAMES: Array<u64> = Array::with_max_entries(entries(NAME_WORDS), 0);
-#[map]
-static ROWS: Array<Row> = Array::with_max_entries(entries(MAX_ROWS), 0);
-#[map]
-static APPLICATIONS: Array<ApplicationEntry> =
-    Array::with_max_entries(entries(MAX_APPLICATIONS), 0);
-#[map]
-static RULES: Array<RuleEntry> = Array::with_max_entries(entries(MAX_RULES), 0);
+static TABLES: Array<Slot> = Array::with_max_entries(SLOTS as u32, BPF_F_MMAPABLE);
 
 /// The tables of the generation that was active when the packet came.
 pub(crate) struct ActiveTables {
-    slot: u32,
+    number: u32,
+    slot: &'static Slot,
 }
 
 impl ActiveTables {
     /// Reads the active slot, once per packet.
     #[inline(always)]
     pub(crate) fn now() -> Option<Self> {
-        let slot = ACTIVE.get_ptr(0)?;
+        let active = ACTIVE.get_ptr(0)?;
         // SAFETY: a map value; volatile, because user space writes it at any time.
-        Some(Self { slot: unsafe { slot.read_volatile() } })
+        let number = unsafe { active.read_volatile() };
+        Some(Self { number, slot: TABLES.get(number)? })
     }
 
+    /// The active slot's number.
     #[inline(always)]
     pub(crate) fn slot(&self) -> u32 {
-        self.slot
-    }
-
-    #[inline(always)]
-    fn at(&self, one_slot: usize, index: u32) -> u32 {
-        self.slot * one_slot as u32 + index
+        self.number
     }
 }
 
+/// Tables have sizes of powers of two, and what lies in them leads nowhere else: an index is cut to size
+/// because the verifier does not know that.
 impl Tables for ActiveTables {
     #[inline(always)]
     fn generation(&self) -> Option<&Generation> {
-        GENERATIONS.get(self.slot)
+        Some(&self.slot.generation)
     }
 
     #[inline(always)]
     fn bucket(&self, index: u32) -> Option<&Bucket> {
-        BUCKETS.get(self.at(MAX_BUCKETS, index))
+        Some(&self.slot.buckets[index as usize % MAX_BUCKETS])
     }
 
     #[inline(always)]
     fn ports(&self, index: u32) -> Option<&[u16; 4]> {
-        PORTS.get(self.at(PORT_WORDS, index))
+        Some(&self.slot.ports[index as usize % PORT_WORDS])
     }
 
     #[inline(always)]
     fn names(&self, index: u32) -> Option<&u64> {
-        NAMES.get(self.at(NAME_WORDS, index))
+        Some(&self.slot.names[index as usize % NAME_WORDS])
     }
 
     #[inline(always)]
     fn row(&self, index: u32) -> Option<&Row> {
-        ROWS.get(self.at(MAX_ROWS, index))
+        Some(&self.slot.rows[index as usize % MAX_ROWS])
     }
 
     #[inline(always)]
     fn application(&self, index: u32) -> Option<&ApplicationEntry> {
-        APPLICATIONS.get(self.at(MAX_APPLICATIONS, index))
+        Some(&self.slot.applications[index as usize % MAX_APPLICATIONS])
     }
 
     #[inline(always)]
     fn rule(&self, index: u32) -> Option<&RuleEntry> {
-        RULES.get(self.at(MAX_RULES, index))
+        Some(&self.slot.rules[index as usize % MAX_RULES])
     }
 }

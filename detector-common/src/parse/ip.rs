@@ -9,16 +9,17 @@ use crate::{
 /// IPv6 extension headers that are walked.
 pub const MAX_EXTENSIONS: usize = 6;
 
-/// An IP header, and where it leads.
+/// An IP header, and where it leads. In this order for the reason that [`super::Facts`] has.
+#[repr(C)]
 pub(super) struct Ip {
+    pub(super) first_fragment: bool,
+    pub(super) protocol: u8,
     pub(super) source: Address,
     pub(super) destination: Address,
-    pub(super) protocol: u8,
     /// Where the payload starts.
     pub(super) offset: usize,
     /// Where the packet ends; what follows is padding.
     pub(super) end: usize,
-    pub(super) first_fragment: bool,
 }
 
 /// Reads the IP header at `offset` of a packet that ends at `limit` or before.

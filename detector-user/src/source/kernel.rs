@@ -1,6 +1,6 @@
 //! Loads the kernel programs and hands out their maps.
 
-use std::sync::Arc;
+use std::{mem::offset_of, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -8,6 +8,7 @@ use aya::{
 };
 use detector_common::{
     counter::{COUNTERS, Counter},
+    cpu::CpuMemory,
     event::{RING_PARTS, ring_step},
 };
 
@@ -27,23 +28,17 @@ use super::{
 use crate::pin::PinDirectory;
 
 /// The maps that are pinned, where pins are kept. The others hold nothing that outlives a packet.
-pub const PINNED_MAPS: [&str; 16] = [
+pub const PINNED_MAPS: [&str; 10] = [
     "ACTIVE",
-    "APPLICATIONS",
-    "BUCKETS",
     "BURSTS",
+    "CPU",
     "EVENTS",
     "FLOWS",
-    "GENERATIONS",
     "MARKS",
-    "NAMES",
-    "PACKET_COUNTERS",
-    "PORTS",
-    "ROWS",
-    "RULES",
     "RULE_COUNTS",
     "SESSIONS",
     "SUPPRESSIONS",
+    "TABLES",
 ];
 
 /// As many CPUs as there may be where the kernel does not say.
@@ -241,12 +236,12 @@ fn take_ring(ebpf: &mut Ebpf, name: &'static str) -> Result<Ring, LoadError> {
 /// The packet counters, summed over CPUs when read.
 #[derive(Clone)]
 pub struct PacketCounters {
-    map: Arc<PerCpuArray<MapData, [u64; COUNTERS]>>,
+    map: Arc<PerCpuArray<MapData, [u8; size_of::<CpuMemory>()]>>,
 }
 
 impl PacketCounters {
     fn take(ebpf: &mut Ebpf) -> Result<Self, LoadError> {
-        Ok(Self { map: Arc::new(take(ebpf, "PACKET_COUNTERS")?) })
+        Ok(Self { map: Arc::new(take(ebpf, "CPU")?) })
     }
 
     /// All counters, in the order of [`Counter::ALL`].
@@ -256,8 +251,9 @@ impl PacketCounters {
     pub fn read(&self) -> Result<[u64; COUNTERS], MapError> {
         let mut sum = [0; COUNTERS];
         for cpu in self.map.get(&0, 0)?.iter() {
-            for (sum, value) in sum.iter_mut().zip(cpu) {
-                *sum += value;
+            let words = cpu[offset_of!(CpuMemory, counters)..].as_chunks().0;
+            for (sum, value) in sum.iter_mut().zip(words) {
+                *sum += u64::from_ne_bytes(*value);
             }
         }
         Ok(sum)

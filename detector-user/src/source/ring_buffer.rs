@@ -7,15 +7,15 @@
 //! grow; a pinned ring keeps them from agent to agent.
 
 use std::{
-    num::NonZeroUsize,
     ops::Deref,
     os::fd::{AsFd, BorrowedFd},
-    ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+    sync::atomic::Ordering,
 };
 
 use aya::maps::{Map, MapData, MapError};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::ProtFlags;
+
+use super::mapping::Mapping;
 
 /// `BPF_RINGBUF_HDR_SZ`: before each record its length and the kernel's own bookkeeping.
 const HEADER: usize = 8;
@@ -177,63 +177,6 @@ impl AsFd for Ring {
 /// Bytes that a record of this length takes up.
 fn whole(length: usize) -> usize {
     (HEADER + length).next_multiple_of(8)
-}
-
-/// Memory shared with the kernel.
-struct Mapping {
-    at: NonNull<u8>,
-    length: usize,
-}
-
-// SAFETY: the memory belongs to no thread; what is written in it is an atomic word.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn new(
-        fd: BorrowedFd<'_>,
-        length: usize,
-        protection: ProtFlags,
-        offset: usize,
-    ) -> Result<Self, MapError> {
-        let refused = |error: nix::Error| MapError::IoError(error.into());
-        let whole = NonZeroUsize::new(length).ok_or_else(|| refused(nix::Error::EINVAL))?;
-        let offset = libc::off_t::try_from(offset).map_err(|_| refused(nix::Error::EINVAL))?;
-        // SAFETY: a new mapping, of whose memory nobody else knows.
-        let at = unsafe { mmap(None, whole, protection, MapFlags::MAP_SHARED, fd, offset) };
-        Ok(Self { at: at.map_err(refused)?.cast(), length })
-    }
-
-    /// The word at the begin of a page of positions.
-    fn position(&self) -> &AtomicUsize {
-        // SAFETY: a page begins aligned, is longer than a word, and lives as long as `self`; the
-        // kernel accesses the word atomically too.
-        unsafe { self.at.cast::<AtomicUsize>().as_ref() }
-    }
-
-    /// The word at an offset; `None` outside.
-    fn word(&self, offset: usize) -> Option<&AtomicU32> {
-        let inside = offset.checked_add(size_of::<AtomicU32>())? <= self.length;
-        // SAFETY: inside the mapping and aligned, as records begin at multiples of 8.
-        (inside && offset.is_multiple_of(8))
-            .then(|| unsafe { self.at.add(offset).cast::<AtomicU32>().as_ref() })
-    }
-
-    /// Bytes of a record; `None` outside.
-    fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
-        let inside = offset.checked_add(length)? <= self.length;
-        // SAFETY: inside the mapping. The kernel does not write to a committed record until its
-        // place is released, for which `Ring` is borrowed anew.
-        inside.then(|| unsafe {
-            std::slice::from_raw_parts(self.at.add(offset).as_ptr().cast_const(), length)
-        })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`; no reference outlives `self`.
-        let _ = unsafe { munmap(self.at.cast(), self.length) };
-    }
 }
 
 fn page_size() -> usize {

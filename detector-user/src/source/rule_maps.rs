@@ -7,21 +7,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use aya::{
-    Ebpf, Pod,
+    Ebpf,
     maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use detector_common::{
     counter::RULE_COUNTERS,
-    rule::{
-        ApplicationEntry, Bucket, Generation, MAX_APPLICATIONS, MAX_BUCKETS, MAX_ROWS, MAX_RULES,
-        NAME_WORDS, PORT_WORDS, Row, RuleEntry, SLOTS,
-    },
+    rule::{MAX_RULES, SLOTS},
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     kernel::{LoadError, take},
     rule_notes::{TotalNote, TotalNotes},
+    slot_map::SlotMap,
 };
 use crate::rules::{compile::stable_id, model::Rule, table::TableImage};
 
@@ -41,13 +38,7 @@ pub struct InheritedRules {
 /// The kernel's rule tables.
 pub struct RuleMaps {
     active: Array<MapData, u32>,
-    generations: SlotMap<{ size_of::<Generation>() }>,
-    buckets: SlotMap<{ size_of::<Bucket>() }>,
-    ports: SlotMap<8>,
-    names: SlotMap<8>,
-    rows: SlotMap<{ size_of::<Row>() }>,
-    applications: SlotMap<{ size_of::<ApplicationEntry>() }>,
-    rules: SlotMap<{ size_of::<RuleEntry>() }>,
+    slots: SlotMap,
     counts: PerCpuArray<MapData, RuleCounts>,
     slot: usize,
     /// Stable ids and names of the active rules, by number.
@@ -70,15 +61,12 @@ impl RuleMaps {
         let active: Array<MapData, u32> = take(ebpf, "ACTIVE")?;
         // 0 in a new map; in a pinned one what the last agent made active.
         let slot = active.get(&0, 0).map_err(|source| LoadError::Map { name: "ACTIVE", source })?;
+        let slots = ebpf.take_map("TABLES").ok_or(LoadError::MissingMap("TABLES"))?;
+        let slots =
+            SlotMap::open(slots).map_err(|source| LoadError::Map { name: "TABLES", source })?;
         Ok(Self {
             active,
-            generations: SlotMap::new(take(ebpf, "GENERATIONS")?, 1),
-            buckets: SlotMap::new(take(ebpf, "BUCKETS")?, MAX_BUCKETS),
-            ports: SlotMap::new(take(ebpf, "PORTS")?, PORT_WORDS),
-            names: SlotMap::new(take(ebpf, "NAMES")?, NAME_WORDS),
-            rows: SlotMap::new(take(ebpf, "ROWS")?, MAX_ROWS),
-            applications: SlotMap::new(take(ebpf, "APPLICATIONS")?, MAX_APPLICATIONS),
-            rules: SlotMap::new(take(ebpf, "RULES")?, MAX_RULES),
+            slots,
             counts: take(ebpf, "RULE_COUNTS")?,
             slot: slot as usize % SLOTS,
             current: Vec::new(),
@@ -94,13 +82,7 @@ impl RuleMaps {
     /// When the kernel refuses a write; the old rules then stay active.
     pub fn swap(&mut self, image: &TableImage, rules: &[Arc<Rule>]) -> Result<(), MapError> {
         let idle = (self.slot + 1) % SLOTS;
-        self.generations.write(idle, &[image.generation])?;
-        self.buckets.write(idle, &image.buckets)?;
-        self.ports.write(idle, &image.ports)?;
-        self.names.write(idle, &image.names)?;
-        self.rows.write(idle, &image.rows)?;
-        self.applications.write(idle, &image.applications)?;
-        self.rules.write(idle, &image.rules)?;
+        self.slots.write(idle, image)?;
         self.active.set(0, idle as u32, 0)?;
         wait_for_packets_in_flight();
         let retired = std::mem::take(&mut self.current);
@@ -120,10 +102,13 @@ impl RuleMaps {
     pub fn inherited(&self) -> Result<Vec<InheritedRules>, MapError> {
         let mut all = Vec::new();
         for slot in 0..SLOTS {
-            let bytes = self.generations.map.get(&(slot as u32), 0)?;
-            let generation = Generation::read_from_bytes(&bytes).map_or(0, |it| it.generation);
+            let (generation, rules) = self.slots.read(slot, |tables| {
+                // Those past the last rule are of older sets.
+                let ids = tables.rules.iter().map(|rule| rule.id);
+                (tables.generation.generation, ids.take_while(|id| *id != 0).collect())
+            })?;
             if generation != 0 {
-                all.push(InheritedRules { generation, slot, rules: self.rule_ids(slot)? });
+                all.push(InheritedRules { generation, slot, rules });
             }
         }
         all.sort_by_key(|inherited| inherited.generation);
@@ -152,19 +137,6 @@ impl RuleMaps {
             }
         }
         Ok(())
-    }
-
-    /// Stable ids of the rules in a slot, by number; those past the last rule are of older sets.
-    fn rule_ids(&self, slot: usize) -> Result<Vec<u32>, MapError> {
-        let mut ids = Vec::new();
-        for number in 0..MAX_RULES {
-            let bytes = self.rules.map.get(&((slot * MAX_RULES + number) as u32), 0)?;
-            match RuleEntry::read_from_bytes(&bytes) {
-                Ok(entry) if entry.id != 0 => ids.push(entry.id),
-                Ok(_) | Err(_) => break,
-            }
-        }
-        Ok(ids)
     }
 
     /// Counts of every rule that was ever active, by name.
@@ -219,38 +191,6 @@ impl RuleMaps {
 fn add(sum: &mut RuleCounts, values: RuleCounts) {
     for (sum, value) in sum.iter_mut().zip(values) {
         *sum += value;
-    }
-}
-
-/// An array map with a copy of one table per slot.
-struct SlotMap<const SIZE: usize>
-where
-    [u8; SIZE]: Pod,
-{
-    map: Array<MapData, [u8; SIZE]>,
-    entries: usize,
-}
-
-impl<const SIZE: usize> SlotMap<SIZE>
-where
-    [u8; SIZE]: Pod,
-{
-    fn new(map: Array<MapData, [u8; SIZE]>, entries: usize) -> Self {
-        Self { map, entries }
-    }
-
-    fn write<T: IntoBytes + Immutable>(
-        &mut self,
-        slot: usize,
-        values: &[T],
-    ) -> Result<(), MapError> {
-        const { assert!(size_of::<T>() == SIZE, "the kernel's entry has another size") };
-        for (index, value) in values.iter().enumerate() {
-            let mut bytes = [0; SIZE];
-            bytes.copy_from_slice(value.as_bytes());
-            self.map.set((slot * self.entries + index) as u32, bytes, 0)?;
-        }
-        Ok(())
     }
 }
 

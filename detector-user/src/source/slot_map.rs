@@ -1,0 +1,85 @@
+//! The map of rule tables, a value for each slot: written through a mapping (Linux 5.5), because a value has
+//! megabytes and older kernels copy one only if they find that much memory in one piece. Mapped only meanwhile,
+//! or it would count as this process's memory.
+
+use std::{mem::offset_of, os::fd::AsFd as _};
+
+use aya::maps::{Array, Map, MapData, MapError};
+use detector_common::rule::{SLOTS, Slot};
+use nix::sys::mman::ProtFlags;
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::mapping::Mapping;
+use crate::rules::table::TableImage;
+
+const SLOT: usize = size_of::<Slot>();
+
+/// The map. Programs only read it, and only the slot that is active.
+pub(super) struct SlotMap {
+    map: MapData,
+}
+
+impl SlotMap {
+    /// # Errors
+    /// When it is no array of slots.
+    pub(super) fn open(map: Map) -> Result<Self, MapError> {
+        let map = match map {
+            Map::Array(map) => map,
+            other => {
+                return Err(Array::<MapData, u8>::try_from(other).err().unwrap_or(
+                    // Not an array, so aya has refused it.
+                    MapError::InvalidMapType { map_type: 0 },
+                ));
+            }
+        };
+        match map.info()?.value_size() as usize {
+            SLOT => Ok(Self { map }),
+            size => Err(MapError::InvalidValueSize { size, expected: SLOT }),
+        }
+    }
+
+    /// Puts tables into a slot that is not active; what they have no entries for stays as it was.
+    ///
+    /// # Errors
+    /// When the kernel refuses to map it, or there are more entries than a slot has.
+    pub(super) fn write(&self, slot: usize, image: &TableImage) -> Result<(), MapError> {
+        let tables = [
+            (offset_of!(Slot, generation), image.generation.as_bytes()),
+            (offset_of!(Slot, buckets), image.buckets.as_bytes()),
+            (offset_of!(Slot, ports), image.ports.as_bytes()),
+            (offset_of!(Slot, names), image.names.as_bytes()),
+            (offset_of!(Slot, rows), image.rows.as_bytes()),
+            (offset_of!(Slot, applications), image.applications.as_bytes()),
+            (offset_of!(Slot, rules), image.rules.as_bytes()),
+        ];
+        let mut memory = self.mapped(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let ends = tables.iter().skip(1).map(|(begin, _)| *begin).chain([SLOT]);
+        for ((begin, bytes), end) in tables.iter().zip(ends) {
+            let room = end - begin;
+            if bytes.len() > room || !memory.write(slot * SLOT + begin, bytes) {
+                let (index, max_entries) = (bytes.len() as u32, room as u32);
+                return Err(MapError::OutOfBounds { index, max_entries });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is read of a slot's tables.
+    ///
+    /// # Errors
+    /// When the kernel refuses to map it.
+    pub(super) fn read<R>(
+        &self,
+        slot: usize,
+        what: impl FnOnce(&Slot) -> R,
+    ) -> Result<R, MapError> {
+        let memory = self.mapped(ProtFlags::PROT_READ)?;
+        let tables = memory.bytes(slot * SLOT, SLOT).map(Slot::ref_from_bytes);
+        let outside = MapError::OutOfBounds { index: slot as u32, max_entries: SLOTS as u32 };
+        tables.and_then(Result::ok).map(what).ok_or(outside)
+    }
+
+    fn mapped(&self, protection: ProtFlags) -> Result<Mapping, MapError> {
+        Mapping::new(self.map.fd().as_fd(), SLOTS * SLOT, protection, 0)
+    }
+}
