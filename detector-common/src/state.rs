@@ -180,7 +180,7 @@ pub struct SuppressionKey {
 }
 
 /// Where a record is put together.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Draft {
     /// A name that is looked up.
@@ -194,6 +194,8 @@ pub struct Draft {
     pub gate_row: u32,
     /// Where the target of the HTTP request starts that the packet begins with.
     pub request_target: u32,
+    /// That request's kind, as [`crate::rule::row::seen`] counts them.
+    pub request_kind: u32,
     /// [`crate::rule::ApplicationEntry::first_word`].
     pub first_word: u32,
     /// [`crate::rule::ApplicationEntry::last_word`].

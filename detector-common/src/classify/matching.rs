@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use super::{Seen, Watched};
 use crate::{
-    event::MAX_MATCHES,
+    event::{MAX_MATCHES, PayloadKind},
     rule::{ROW_WORDS, Row, Tables, row},
     state::Draft,
 };
@@ -56,8 +56,14 @@ pub(super) const PATH_ROW: usize = 2;
 
 /// Numbers of the rows whose AND are the rules that match; [`PATH_ROW`] is looked up later.
 #[inline(always)]
-pub(super) fn rows(watched: &Watched<'_>, seen: &Seen) -> [u32; 4] {
-    let kind = row::seen(seen.found.row_kind, watched.direction, seen.start != 0);
+pub(super) fn rows(watched: &Watched<'_>, seen: &Seen, request_kind: u32) -> [u32; 4] {
+    let kind = match seen.kind {
+        PayloadKind::HttpRequest => request_kind,
+        PayloadKind::UdpFirst => row::UDP_FIRST,
+        // Of what is nothing, no row is looked at.
+        PayloadKind::TcpOpened | PayloadKind::Other => row::TCP_OPENED,
+    };
+    let kind = row::seen(kind, watched.direction, seen.start != 0);
     [watched.application.row, kind, row::ALL, seen.ue_row]
 }
 

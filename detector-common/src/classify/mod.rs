@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 pub use self::record::capture_length;
 use self::{
     matching::rows,
-    recognise::{Found, recognise, request_kind},
+    recognise::{begins_request, gate_row, recognise},
     record::begin_record,
     report::report,
     session::{count_packet, find_session, start_of},
@@ -98,7 +98,7 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
     };
     let watched = Watched { facts, packet_length: packet.size() as u32, direction, application };
     state.watch(flow_key(facts, direction), application.id);
-    let request = request_kind(packet, facts, state);
+    let request = begins_request(packet, facts, state);
     let mut seen = None;
     if has_bursts(facts, application)
         && let Some(burst) = state.burst(head.generation)
@@ -110,7 +110,7 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
         if is_whole_request(packet, facts, application, request) {
             burst.count(direction, watched.packet_length);
             seen = Some(Seen {
-                found: Found::request(request),
+                kind: PayloadKind::HttpRequest,
                 start: burst.start_ns,
                 ue_row: burst.ue_row(),
                 notices: Notices::NONE,
@@ -128,7 +128,7 @@ fn judge<P: PacketBytes + ?Sized, T: Tables, S: State>(
 
 /// What a packet is, and of which session, as far as there is anything to tell of it.
 struct Seen {
-    found: Found,
+    kind: PayloadKind,
     /// When the session began; 0 without one.
     start: u64,
     ue_row: u32,
@@ -140,7 +140,7 @@ struct Seen {
 fn look_closely<P: PacketBytes + ?Sized, T: Tables, S: State>(
     packet: &P,
     watched: &Watched<'_>,
-    request: u32,
+    request: bool,
     head: &Generation,
     tables: &T,
     state: &mut S,
@@ -161,8 +161,8 @@ fn look_closely<P: PacketBytes + ?Sized, T: Tables, S: State>(
         let draft = state.draft()?;
         notices.inspect = look.forget(&mut draft.opaque);
     }
-    let found = recognise(watched, &session, request, state, &mut notices);
-    if application.inspect & want::UDP_FIRST != 0 && matches!(found.kind, PayloadKind::UdpFirst) {
+    let kind = recognise(watched, &session, request, state, &mut notices);
+    if application.inspect & want::UDP_FIRST != 0 && matches!(kind, PayloadKind::UdpFirst) {
         notices.inspect = Look::PACKET;
     }
     if application.inspect & want::CUT_REQUESTS != 0
@@ -170,7 +170,7 @@ fn look_closely<P: PacketBytes + ?Sized, T: Tables, S: State>(
         && facts.payload_length != 0
         && matches!(facts.protocol, Protocol::Tcp)
     {
-        let begins = matches!(found.kind, PayloadKind::HttpRequest);
+        let begins = matches!(kind, PayloadKind::HttpRequest);
         notices.inspect = inspect::cut_request(
             packet,
             facts,
@@ -189,8 +189,8 @@ fn look_closely<P: PacketBytes + ?Sized, T: Tables, S: State>(
         state.begin_burst(start, session.ue.get());
     }
     // Nearly all packets of a watched application say nothing.
-    (notices.any() || !matches!(found.kind, PayloadKind::Other)).then(|| Seen {
-        found,
+    (notices.any() || !matches!(kind, PayloadKind::Other)).then(|| Seen {
+        kind,
         start,
         ue_row: session.ue.get() as u32,
         notices,
@@ -213,9 +213,9 @@ fn tell<P: PacketBytes + ?Sized, T: Tables, S: State>(
     if seen.notices.shown() && application.inspect & want::IMPORTANT != 0 {
         draft.record.flags |= FLAG_IMPORTANT;
     }
-    draft.rows = rows(watched, seen);
+    draft.rows = rows(watched, seen, draft.request_kind);
     let gated = application.inspect & want::HTTP_GATED != 0 && seen.notices.inspect.is_of_stream();
-    draft.gate_row = if gated { seen.found.gate_row() } else { row::ALL };
+    draft.gate_row = if gated { gate_row(seen.kind, draft.request_kind) } else { row::ALL };
     draft.first_word = application.first_word;
     draft.last_word = application.last_word;
     report(packet, facts, (head, ifindex), tables, state);
@@ -230,13 +230,13 @@ fn has_bursts(facts: &Facts, application: &ApplicationEntry) -> bool {
 
 /// Whether a packet that goes in a burst says nothing.
 #[inline(always)]
-fn is_plain(facts: &Facts, request: u32) -> bool {
+fn is_plain(facts: &Facts, request: bool) -> bool {
     match facts.protocol {
         Protocol::Udp => true,
         Protocol::Tcp => {
             facts.tcp_flags & (SYN | FIN | RST) == 0
                 && (facts.payload_length == 0
-                    || facts.payload_length >= http::METHOD_AND_SPACE && request == 0)
+                    || facts.payload_length >= http::METHOD_AND_SPACE && !request)
         }
     }
 }
@@ -248,9 +248,9 @@ fn is_whole_request<P: PacketBytes + ?Sized>(
     packet: &P,
     facts: &Facts,
     application: &ApplicationEntry,
-    request: u32,
+    request: bool,
 ) -> bool {
-    request != 0
+    request
         && facts.tcp_flags & (SYN | FIN | RST) == 0
         && (application.inspect & want::CUT_REQUESTS == 0
             || !inspect::begins_cut_request(packet, facts, application, true))

@@ -10,72 +10,54 @@ use crate::{
     request_gate,
     rule::row,
     state::{SessionState, State, UDP_FLOW_IDLE_NS},
-    verifier::forget,
     wire::tcp_flag::{ACK, FIN, RST, SYN},
 };
 
-/// What a payload was recognised as.
-pub(super) struct Found {
-    pub(super) kind: PayloadKind,
-    /// The kind as [`row::seen`] counts them.
-    pub(super) row_kind: u32,
-}
-
-impl Found {
-    const NOTHING: Self = Self { kind: PayloadKind::Other, row_kind: 0 };
-    const TCP_OPENED: Self = Self { kind: PayloadKind::TcpOpened, row_kind: row::TCP_OPENED };
-    const UDP_FIRST: Self = Self { kind: PayloadKind::UdpFirst, row_kind: row::UDP_FIRST };
-
-    /// A request of this kind, see [`request_kind`].
-    #[inline(always)]
-    pub(super) const fn request(kind: u32) -> Self {
-        Self { kind: PayloadKind::HttpRequest, row_kind: kind }
-    }
-
-    /// The row of rules that user space decides and that a request of a method without a body may match;
-    /// that of all rules for anything else.
-    #[inline(always)]
-    pub(super) fn gate_row(&self) -> u32 {
-        const BODILESS: u32 = {
-            let (mut kinds, mut at) = (0, 0);
-            while at < HttpMethod::ALL.len() {
-                if request_gate::is_bodiless(HttpMethod::ALL[at]) {
-                    kinds |= 1 << row::http(HttpMethod::ALL[at]);
-                }
-                at += 1;
-            }
-            kinds
-        };
-        if BODILESS >> self.row_kind & 1 != 0 { row::gated(self.row_kind) } else { row::ALL }
-    }
-}
-
-/// The kind (as [`row::seen`] counts them) of the HTTP request that a segment begins with, 0 for none.
-/// Where its target starts goes into the draft.
+/// The row of rules that user space decides and that a request of a method without a body may match;
+/// that of all rules for anything else.
 #[inline(always)]
-pub(super) fn request_kind<P: PacketBytes + ?Sized, S: State>(
+pub(super) fn gate_row(kind: PayloadKind, request_kind: u32) -> u32 {
+    const BODILESS: u32 = {
+        let (mut kinds, mut at) = (0, 0);
+        while at < HttpMethod::ALL.len() {
+            if request_gate::is_bodiless(HttpMethod::ALL[at]) {
+                kinds |= 1 << row::http(HttpMethod::ALL[at]);
+            }
+            at += 1;
+        }
+        kinds
+    };
+    let bodiless = matches!(kind, PayloadKind::HttpRequest) && BODILESS >> request_kind & 1 != 0;
+    if bodiless { row::gated(request_kind) } else { row::ALL }
+}
+
+/// Whether a segment begins with an HTTP request. Its method, and where its target starts, go into the draft:
+/// nobody needs them at once, and by then the verifier does not know which of the methods it was.
+#[inline(always)]
+pub(super) fn begins_request<P: PacketBytes + ?Sized, S: State>(
     packet: &P,
     facts: &Facts,
     state: &mut S,
-) -> u32 {
+) -> bool {
     if !matches!(facts.protocol, Protocol::Tcp) || facts.payload_length == 0 {
-        return 0;
+        return false;
     }
-    let Some(line) = http::request_line(packet, facts.payload_offset as usize) else { return 0 };
-    let Some(draft) = state.draft() else { return 0 };
+    let line = http::request_line(packet, facts.payload_offset as usize);
+    let (Some(line), Some(draft)) = (line, state.draft()) else { return false };
     draft.request_target = line.target_offset;
-    forget(row::http(line.method), &mut draft.opaque)
+    draft.request_kind = row::http(line.method);
+    true
 }
 
-/// What the packet is that rules can ask for; `request` is its [`request_kind`].
+/// What the packet is that rules can ask for; `request` says whether it begins with one.
 #[inline(always)]
 pub(super) fn recognise<S: State>(
     watched: &Watched<'_>,
     session: &SessionState,
-    request: u32,
+    request: bool,
     state: &mut S,
     notices: &mut Notices,
-) -> Found {
+) -> PayloadKind {
     let facts = watched.facts;
     match facts.protocol {
         Protocol::Udp => recognise_udp(watched, state),
@@ -85,20 +67,20 @@ pub(super) fn recognise<S: State>(
             {
                 return opened;
             }
-            if request == 0 { Found::NOTHING } else { Found::request(request) }
+            if request { PayloadKind::HttpRequest } else { PayloadKind::Other }
         }
     }
 }
 
 #[inline(always)]
-pub(super) fn recognise_udp<S: State>(watched: &Watched<'_>, state: &mut S) -> Found {
+pub(super) fn recognise_udp<S: State>(watched: &Watched<'_>, state: &mut S) -> PayloadKind {
     if watched.application.tracks_udp == 0 {
-        return Found::NOTHING;
+        return PayloadKind::Other;
     }
     let now = state.now_coarse();
     match state.mark_flow(now) {
-        Some(last) if now.wrapping_sub(last) < UDP_FLOW_IDLE_NS => Found::NOTHING,
-        Some(_) | None => Found::UDP_FIRST,
+        Some(last) if now.wrapping_sub(last) < UDP_FLOW_IDLE_NS => PayloadKind::Other,
+        Some(_) | None => PayloadKind::UdpFirst,
     }
 }
 
@@ -110,21 +92,21 @@ pub(super) fn follow_connection<S: State>(
     session: &SessionState,
     state: &mut S,
     notices: &mut Notices,
-) -> Option<Found> {
+) -> Option<PayloadKind> {
     let facts = watched.facts;
     if facts.tcp_flags & SYN != 0 {
         if facts.tcp_flags & ACK != 0 {
-            return Some(Found::NOTHING);
+            return Some(PayloadKind::Other);
         }
         let before = state.mark_flow(u64::from(facts.sequence));
         if before == Some(u64::from(facts.sequence)) {
             state.count(Counter::Retransmissions, 1);
-            return Some(Found::NOTHING);
+            return Some(PayloadKind::Other);
         }
         if before.is_none() {
             state.add(&session.open_connections, 1);
         }
-        return Some(Found::TCP_OPENED);
+        return Some(PayloadKind::TcpOpened);
     }
     if state.unmark_flow() {
         state.add(&session.open_connections, u64::MAX); // minus one

@@ -16,7 +16,7 @@ use crate::{
 #[inline(always)]
 pub(super) fn begin_record(record: &mut RecordHeader, watched: &Watched<'_>, seen: &Seen) {
     let notices = seen.notices;
-    record.payload_kind = seen.found.kind as u8;
+    record.payload_kind = seen.kind as u8;
     let (mut flags, late) = notices.inspect.told();
     if notices.started {
         flags |= FLAG_SESSION_STARTED;

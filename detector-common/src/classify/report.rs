@@ -49,7 +49,9 @@ pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
     if draft.record.payload_kind != PayloadKind::Other as u8 {
         let over = collect_rules(draft, tables);
         let any = draft.record.rule_count != 0;
-        state.count(Counter::MatchesOverLimit, u64::from(over));
+        if over != 0 {
+            state.count(Counter::MatchesOverLimit, u64::from(over));
+        }
         if any {
             capture = admit(facts, tables, state);
         }
