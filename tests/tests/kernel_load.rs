@@ -1,9 +1,13 @@
 //! The kernel programs are accepted by this machine's verifier.
 
-use aya::programs::Program;
-use detector_user::source::{
-    kernel::{Kernel, KernelLimits, PINNED_MAPS},
-    object,
+use aya::{maps::MapError, programs::Program};
+use detector_common::rule::{MAX_RULES, RuleEntry};
+use detector_user::{
+    rules::table::TableImage,
+    source::{
+        kernel::{Kernel, KernelLimits, PINNED_MAPS},
+        object,
+    },
 };
 
 /// Linux gives up at a million verified instructions; half of that leaves room for older verifiers.
@@ -41,4 +45,20 @@ fn every_map_is_pinned_or_holds_nothing_that_outlives_a_packet() {
     lasting.retain(|name| !transient(name));
     lasting.sort_unstable();
     assert_eq!(lasting, PINNED_MAPS);
+}
+
+/// The compiler refuses such rules before; the tables behind must stay whole all the same.
+#[test]
+fn tables_with_more_entries_than_there_is_room_for_are_refused_and_the_last_ones_stay() {
+    let mut kernel = Kernel::load(KernelLimits::default()).expect("maps are made");
+    let rules = |count| vec![RuleEntry { id: 7, ..RuleEntry::default() }; count];
+    let mut image = TableImage::empty();
+    image.generation.generation = 1;
+    image.rules = rules(MAX_RULES);
+    kernel.rules.swap(&image, &[]).expect("as many as there is room for");
+    image.rules = rules(MAX_RULES + 1);
+    let refused = kernel.rules.swap(&image, &[]).expect_err("one too many");
+    assert!(matches!(refused, MapError::OutOfBounds { .. }), "{refused}");
+    let left = kernel.rules.inherited().expect("reads");
+    assert_eq!(left.iter().filter(|slot| slot.rules.len() == MAX_RULES).count(), 1);
 }
