@@ -16,10 +16,12 @@ pub(super) struct Mapping {
     length: usize,
 }
 
-// SAFETY: the memory belongs to no thread; what is written in it is an atomic word.
+// SAFETY: the memory belongs to no thread; what is written through a shared reference is an atomic word.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
+    /// # Errors
+    /// When the kernel refuses.
     pub(super) fn new(
         fd: BorrowedFd<'_>,
         length: usize,
