@@ -11,7 +11,7 @@ use std::{
 const OBJECT: &str = "bpf/detector.bpf.o";
 
 /// The files that say what lies in the kernel's maps: see `pin::layout`.
-const LAYOUT: [&str; 21] = [
+const LAYOUT: [&str; 23] = [
     "../detector-common/src/burst.rs",
     "../detector-common/src/counter.rs",
     "../detector-common/src/cpu.rs",
@@ -21,6 +21,8 @@ const LAYOUT: [&str; 21] = [
     "../detector-common/src/lookup.rs",
     "../detector-common/src/marks.rs",
     "../detector-common/src/packet.rs",
+    "../detector-common/src/parse/link.rs",
+    "../detector-common/src/parse/mod.rs",
     "../detector-common/src/rule.rs",
     "../detector-common/src/state.rs",
     "../detector-ebpf/src/memory.rs",

@@ -8,7 +8,8 @@ use crate::{
     state::{Draft, FlowSnapshot, SessionKey, SessionSnapshot, SuppressionKey},
 };
 
-/// One CPU's memory. User space reads the counters; the rest is one packet's, and lies here because BPF's
+/// One CPU's memory. User space reads the counters. Of the rest, the clock and what the ring needs stay from
+/// packet to packet, and harm nobody who begins without them; what is one packet's lies here because BPF's
 /// stack has 512 bytes.
 #[repr(C)]
 pub struct CpuMemory {

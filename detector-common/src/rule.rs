@@ -304,7 +304,7 @@ pub struct RuleEntry {
     pub window_ns: u64,
 }
 
-/// One generation's tables, wherever they are: array maps in the kernel, vectors in replay.
+/// One generation's tables, wherever they are: a [`Slot`] in the kernel, vectors in replay.
 pub trait Tables {
     /// The head.
     fn generation(&self) -> Option<&Generation>;

@@ -114,6 +114,7 @@ impl Half {
         match piece {
             Piece::Data(bytes, stamp) => self.data(bytes, stamp, context),
             Piece::Cut(length) => {
+                self.skip += self.reader.take_body();
                 context.output.counts.gaps += length;
                 let buffer = std::mem::take(&mut self.buffer);
                 if let Some(fact) = self.reader.cut(context.shared, &buffer) {
@@ -123,6 +124,7 @@ impl Half {
                 self.gap(length, context);
             }
             Piece::Gap(length) => {
+                self.skip += self.reader.take_body();
                 context.output.counts.gaps += length.saturating_sub(self.skip);
                 self.gap(length, context);
             }

@@ -83,6 +83,20 @@ impl Reader {
         }
     }
 
+    /// Bytes of a body that come next, where nobody will see them.
+    pub(super) fn take_body(&mut self) -> u64 {
+        match self {
+            Self::Http1(reader) => reader.take_body(),
+            Self::Undecided
+            | Self::Http2(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Mqtt
+            | Self::Coap
+            | Self::Proxy(_) => 0,
+        }
+    }
+
     /// Whether a body goes on whose end is not known yet.
     pub(super) fn in_body(&self) -> bool {
         match self {

@@ -182,6 +182,20 @@ fn a_message_counts_before_its_body_where_whole_messages_are_not_asked_for() {
     assert_eq!(wire.finish(), [(1, "/b".into())]);
 }
 
+/// The head ends with CR alone, so that a LF could be its own still.
+#[test]
+fn a_gap_right_behind_a_head_is_in_its_body() {
+    const HEAD: &[u8] = b"POST /a HTTP/1.1\rContent-Length: 40\r\r";
+    let mut wire = Wire::to_port(80);
+    wire.flows = Flows::new(Limits::LIVE);
+    wire.up(1, HEAD);
+    let body = 1 + HEAD.len() as u32;
+    wire.packet(false, 1, Some(body + 20), 0, b"", 0);
+    wire.up(body + 20, &[&[b'x'; 20], REQUEST].concat());
+    assert_eq!(wire.flows.counts().gaps, 0);
+    assert_eq!(wire.finish(), [(1, "/a".into()), (3, "/a".into())]);
+}
+
 #[test]
 fn a_body_that_the_capture_cut_off_is_whole_if_its_head_is_in_the_same_segment() {
     let mut wire = Wire::to_port(80);

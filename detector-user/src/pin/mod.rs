@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/detector/                          root only; locked by the agent that uses it
-//!   layout-<hash>-<sessions>-<flows>-<ring>/     maps: EVENTS, SESSIONS, RULES ...
+//!   layout-<hash>-<sessions>-<flows>-<ring>/     maps: EVENTS, SESSIONS, TABLES ...
 //!   links/<network namespace>-<device>-<hook>    attachments
 //! ```
 //!

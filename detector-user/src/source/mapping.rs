@@ -55,8 +55,7 @@ impl Mapping {
     /// released, or of tables, which no program writes to; `None` outside.
     pub(super) fn bytes(&self, offset: usize, length: usize) -> Option<&[u8]> {
         let inside = offset.checked_add(length)? <= self.length;
-        // SAFETY: inside the mapping. `Ring` is borrowed anew to release a record, and `write` borrows
-        // `self` anew.
+        // SAFETY: inside the mapping. `Ring` is borrowed anew to release a record, `SlotMap` to write tables.
         inside.then(|| unsafe {
             std::slice::from_raw_parts(self.at.add(offset).as_ptr().cast_const(), length)
         })
@@ -82,4 +81,10 @@ impl Drop for Mapping {
         // SAFETY: mapped by `new`; no reference outlives `self`.
         let _ = unsafe { munmap(self.at.cast(), self.length) };
     }
+}
+
+/// Bytes of a page, at multiples of which mappings begin.
+pub(super) fn page_size() -> usize {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    size.ok().flatten().and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
 }

@@ -15,7 +15,7 @@ use std::{
 use aya::maps::{Map, MapData, MapError};
 use nix::sys::mman::ProtFlags;
 
-use super::mapping::Mapping;
+use super::mapping::{Mapping, page_size};
 
 /// `BPF_RINGBUF_HDR_SZ`: before each record its length and the kernel's own bookkeeping.
 const HEADER: usize = 8;
@@ -177,9 +177,4 @@ impl AsFd for Ring {
 /// Bytes that a record of this length takes up.
 fn whole(length: usize) -> usize {
     (HEADER + length).next_multiple_of(8)
-}
-
-fn page_size() -> usize {
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
-    size.ok().flatten().and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
 }

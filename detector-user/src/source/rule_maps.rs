@@ -85,12 +85,14 @@ impl RuleMaps {
         self.slots.write(idle, image)?;
         self.active.set(0, idle as u32, 0)?;
         wait_for_packets_in_flight();
-        let retired = std::mem::take(&mut self.current);
-        self.retire_counts(self.slot, self.generation, &retired)?;
-        self.slot = idle;
-        self.current =
-            rules.iter().map(|rule| (stable_id(&rule.name), rule.name.clone())).collect();
-        self.generation = image.generation.generation;
+        let names = rules.iter().map(|rule| (stable_id(&rule.name), rule.name.clone())).collect();
+        let retired = std::mem::replace(&mut self.current, names);
+        let slot = std::mem::replace(&mut self.slot, idle);
+        let generation = std::mem::replace(&mut self.generation, image.generation.generation);
+        // No error of the swap: packets are judged by the new rules already.
+        if let Err(error) = self.retire_counts(slot, generation, &retired) {
+            log::warn!("what was counted for the rules before: {error}");
+        }
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use detector_common::rule::{SLOTS, Slot};
 use nix::sys::mman::ProtFlags;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::mapping::Mapping;
+use super::mapping::{Mapping, page_size};
 use crate::rules::table::TableImage;
 
 const SLOT: usize = size_of::<Slot>();
@@ -42,7 +42,7 @@ impl SlotMap {
     ///
     /// # Errors
     /// When the kernel refuses to map it, or there are more entries than a slot has.
-    pub(super) fn write(&self, slot: usize, image: &TableImage) -> Result<(), MapError> {
+    pub(super) fn write(&mut self, slot: usize, image: &TableImage) -> Result<(), MapError> {
         let tables = [
             (offset_of!(Slot, generation), image.generation.as_bytes()),
             (offset_of!(Slot, buckets), image.buckets.as_bytes()),
@@ -52,11 +52,11 @@ impl SlotMap {
             (offset_of!(Slot, applications), image.applications.as_bytes()),
             (offset_of!(Slot, rules), image.rules.as_bytes()),
         ];
-        let mut memory = self.mapped(ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        let (mut memory, at) = self.mapped(slot, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         let ends = tables.iter().skip(1).map(|(begin, _)| *begin).chain([SLOT]);
         for ((begin, bytes), end) in tables.iter().zip(ends) {
             let room = end - begin;
-            if bytes.len() > room || !memory.write(slot * SLOT + begin, bytes) {
+            if bytes.len() > room || !memory.write(at + begin, bytes) {
                 let (index, max_entries) = (bytes.len() as u32, room as u32);
                 return Err(MapError::OutOfBounds { index, max_entries });
             }
@@ -73,13 +73,16 @@ impl SlotMap {
         slot: usize,
         what: impl FnOnce(&Slot) -> R,
     ) -> Result<R, MapError> {
-        let memory = self.mapped(ProtFlags::PROT_READ)?;
-        let tables = memory.bytes(slot * SLOT, SLOT).map(Slot::ref_from_bytes);
+        let (memory, at) = self.mapped(slot, ProtFlags::PROT_READ)?;
+        let tables = memory.bytes(at, SLOT).map(Slot::ref_from_bytes);
         let outside = MapError::OutOfBounds { index: slot as u32, max_entries: SLOTS as u32 };
         tables.and_then(Result::ok).map(what).ok_or(outside)
     }
 
-    fn mapped(&self, protection: ProtFlags) -> Result<Mapping, MapError> {
-        Mapping::new(self.map.fd().as_fd(), SLOTS * SLOT, protection, 0)
+    /// The pages of a slot, and where in them it begins.
+    fn mapped(&self, slot: usize, protection: ProtFlags) -> Result<(Mapping, usize), MapError> {
+        let at = slot * SLOT % page_size();
+        let first = slot * SLOT - at;
+        Ok((Mapping::new(self.map.fd().as_fd(), at + SLOT, protection, first)?, at))
     }
 }

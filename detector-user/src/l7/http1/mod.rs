@@ -173,6 +173,12 @@ impl Reader {
             || self.pending.is_some_and(|body| body > 0)
     }
 
+    /// Bytes of a body that come next and that nobody will see. Where lines end with CR alone, no LF is
+    /// among them.
+    pub fn take_body(&mut self) -> u64 {
+        self.pending.take().unwrap_or(0)
+    }
+
     /// Reads a head, or the next part of a body.
     pub fn step(&mut self, connection: &mut Connection, bytes: &[u8]) -> Step {
         if !bytes.is_empty()
