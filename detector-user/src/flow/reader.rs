@@ -83,32 +83,14 @@ impl Reader {
         }
     }
 
-    /// Bytes of a body that come next, where nobody will see them.
+    /// Bytes of a body that come next, where nobody will see them. Only HTTP/1 has such.
     pub(super) fn take_body(&mut self) -> u64 {
-        match self {
-            Self::Http1(reader) => reader.take_body(),
-            Self::Undecided
-            | Self::Http2(_)
-            | Self::Tls(_)
-            | Self::Dns(_)
-            | Self::Mqtt
-            | Self::Coap
-            | Self::Proxy(_) => 0,
-        }
+        if let Self::Http1(reader) = self { reader.take_body() } else { 0 }
     }
 
-    /// Whether a body goes on whose end is not known yet.
+    /// Whether a body goes on whose end is not known yet, as in HTTP/1 only.
     pub(super) fn in_body(&self) -> bool {
-        match self {
-            Self::Http1(reader) => reader.in_body(),
-            Self::Undecided
-            | Self::Http2(_)
-            | Self::Tls(_)
-            | Self::Dns(_)
-            | Self::Mqtt
-            | Self::Coap
-            | Self::Proxy(_) => false,
-        }
+        matches!(self, Self::Http1(reader) if reader.in_body())
     }
 
     /// Whether another protocol follows.

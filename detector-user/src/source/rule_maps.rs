@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, MapError, PerCpuArray, PerCpuValues},
+    maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
 use detector_common::{
     counter::RULE_COUNTERS,
@@ -61,7 +61,9 @@ impl RuleMaps {
         let active: Array<MapData, u32> = take(ebpf, "ACTIVE")?;
         // 0 in a new map; in a pinned one what the last agent made active.
         let slot = active.get(&0, 0).map_err(|source| LoadError::Map { name: "ACTIVE", source })?;
-        let slots = ebpf.take_map("TABLES").ok_or(LoadError::MissingMap("TABLES"))?;
+        let Some(Map::Array(slots)) = ebpf.take_map("TABLES") else {
+            return Err(LoadError::MissingMap("TABLES"));
+        };
         let slots =
             SlotMap::open(slots).map_err(|source| LoadError::Map { name: "TABLES", source })?;
         Ok(Self {

@@ -4,7 +4,7 @@
 
 use std::{mem::offset_of, os::fd::AsFd as _};
 
-use aya::maps::{Array, Map, MapData, MapError};
+use aya::maps::{MapData, MapError};
 use detector_common::rule::{SLOTS, Slot};
 use nix::sys::mman::ProtFlags;
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -21,17 +21,8 @@ pub(super) struct SlotMap {
 
 impl SlotMap {
     /// # Errors
-    /// When it is no array of slots.
-    pub(super) fn open(map: Map) -> Result<Self, MapError> {
-        let map = match map {
-            Map::Array(map) => map,
-            other => {
-                return Err(Array::<MapData, u8>::try_from(other).err().unwrap_or(
-                    // Not an array, so aya has refused it.
-                    MapError::InvalidMapType { map_type: 0 },
-                ));
-            }
-        };
+    /// When its values are no slots.
+    pub(super) fn open(map: MapData) -> Result<Self, MapError> {
         match map.info()?.value_size() as usize {
             SLOT => Ok(Self { map }),
             size => Err(MapError::InvalidValueSize { size, expected: SLOT }),

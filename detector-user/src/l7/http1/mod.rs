@@ -234,7 +234,7 @@ impl Reader {
         };
         let Some(head) = Head::read(&bytes[..end]) else { return Step::Not };
         let body = self.body(connection, &head);
-        if bytes[..end].ends_with(b"\r") && end == bytes.len() {
+        if end == bytes.len() && bytes.ends_with(b"\r") {
             self.pending = Some(body);
             return took(end, Some(head.fact()));
         }
