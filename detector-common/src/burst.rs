@@ -37,7 +37,7 @@ pub struct Burst {
     /// The generation of rules under which the session was found, and the UE's row in it: see
     /// [`crate::state::SessionState::ue_word`].
     pub ue: u64,
-    /// How often bursts in this place had been ended on all CPUs.
+    /// How often bursts had been ended on all CPUs.
     pub ends: u32,
     /// Always 0.
     pub reserved: u32,

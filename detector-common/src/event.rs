@@ -77,6 +77,10 @@ pub const FLAG_IMPORTANT: u8 = 32;
 /// direction before `late`, and will not be: nobody is to wait for it.
 pub const FLAG_BEHIND_GAP: u8 = 64;
 
+/// [`RecordHeader::time_ns`] until the clock is read: it is dear, so it is read only for what needs the time,
+/// and once.
+pub const NOT_YET: u64 = 0;
+
 /// Head of a record. Numbers are in the machine's byte order: both ends are this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -119,7 +119,10 @@ impl Shown {
     }
 }
 
-/// Whether user space is to read a packet. A word, so that the verifier can be made to forget it.
+/// Whether user space is to read a packet: the record's flags that say so, [`Self::OF_STREAM`], and in the
+/// upper half [`RecordHeader::late`]. A word, so that the verifier can be made to forget it.
+///
+/// [`RecordHeader::late`]: crate::event::RecordHeader::late
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look(u32);
 
@@ -127,16 +130,16 @@ impl Look {
     /// It is not.
     pub(crate) const NO: Self = Self(0);
     /// It is, whatever else its flow says.
-    pub(crate) const PACKET: Self = Self(1);
+    pub(crate) const PACKET: Self = Self(FLAG_INSPECT as u32);
     /// As the next part of its stream.
-    const STREAM: Self = Self(2);
-    const GAP: u32 = 4;
+    const STREAM: Self = Self(Self::PACKET.0 | Self::OF_STREAM);
+    const OF_STREAM: u32 = 1 << 8;
 
     /// As a part of its stream of which something was not shown before; all but these many bytes right
     /// before it, which are only late.
     #[inline(always)]
     const fn behind_gap(late: u16) -> Self {
-        Self(Self::STREAM.0 | Self::GAP | (late as u32) << 16)
+        Self(Self::STREAM.0 | FLAG_BEHIND_GAP as u32 | (late as u32) << 16)
     }
 
     #[inline(always)]
@@ -159,7 +162,7 @@ impl Look {
     /// Whether only as a part of its stream.
     #[inline(always)]
     pub(crate) const fn is_of_stream(self) -> bool {
-        self.0 & Self::STREAM.0 != 0
+        self.0 & Self::OF_STREAM != 0
     }
 
     /// What the record says of it: flags, and [`RecordHeader::late`].
@@ -167,9 +170,7 @@ impl Look {
     /// [`RecordHeader::late`]: crate::event::RecordHeader::late
     #[inline(always)]
     pub(crate) const fn told(self) -> (u8, u16) {
-        let behind_gap = if self.0 & Self::GAP != 0 { FLAG_BEHIND_GAP } else { 0 };
-        let flags = if self.0 != 0 { FLAG_INSPECT | behind_gap } else { 0 };
-        (flags, (self.0 >> 16) as u16)
+        (self.0 as u8, (self.0 >> 16) as u16)
     }
 }
 

@@ -236,7 +236,8 @@ pub trait State {
     /// Begins a burst of the watched session, which began at `start_ns`; `ue_word` is
     /// [`SessionState::ue`].
     fn begin_burst(&mut self, start_ns: u64, ue_word: u64);
-    /// Ends the bursts of the watched session, whichever CPU counts in them.
+    /// Ends the bursts of the watched session, whichever CPU counts in them; and all others, which costs each
+    /// of them one look-up.
     fn end_bursts(&mut self);
     /// Whether a segment of the watched session matched before, see [`crate::marks`].
     fn seen_before(&mut self, mark: u64) -> bool;
@@ -259,6 +260,7 @@ pub trait State {
     /// Where the record of this packet is put together; [`Self::watch`] filled in its flow. `None`
     /// never happens.
     fn draft(&mut self) -> Option<&mut Draft>;
-    /// Sends the record with the first `capture` bytes of the payload; whether it found room.
+    /// Sends the record with the first `capture` bytes of the payload, and says in it when, unless that is
+    /// known; whether it found room.
     fn send(&mut self, facts: &Facts, capture: usize) -> bool;
 }

@@ -40,9 +40,32 @@ static SUPPRESSIONS: LruHashMap<SuppressionKey, u64> = LruHashMap::with_max_entr
 static BURSTS: PerCpuArray<Burst> = PerCpuArray::with_max_entries(burst::BURSTS, 0);
 #[map]
 static MARKS: Array<MarkWords> = Array::with_max_entries(MARK_PLACES, 0);
-/// How often bursts were ended, by their place, on all CPUs.
-#[map]
-static BURST_ENDS: Array<u32> = Array::with_max_entries(burst::BURSTS, 0);
+/// How often bursts were ended, on all CPUs. A variable, which aya makes a map of one entry: the program has
+/// its address and looks nothing up.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.burst_ends")]
+static BURST_ENDS: BurstEnds = BurstEnds(Cell::new(0));
+
+struct BurstEnds(Cell<u32>);
+
+// SAFETY: one word, which is read and written whole: other CPUs and user space write it too.
+unsafe impl Sync for BurstEnds {}
+
+impl BurstEnds {
+    /// Volatile, here and in `add_one`: LLVM sees no other writer.
+    #[inline(always)]
+    fn read(&self) -> u32 {
+        // SAFETY: of a variable that lives as long as the program.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    /// Any other value than before ends them.
+    #[inline(always)]
+    fn add_one(&self) {
+        // SAFETY: as above.
+        unsafe { self.0.as_ptr().write_volatile(self.read().wrapping_add(1)) };
+    }
+}
 #[map]
 static CPU: PerCpuArray<CpuMemory> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -81,14 +104,12 @@ impl<'a, P: HookPacket> Memory<'a, P> {
     }
 }
 
-/// This CPU's burst in the place of a session, whosever it is, and how often bursts there were ended.
+/// This CPU's burst in the place of a session, whosever it is.
 #[inline(always)]
-fn burst_of(key: &SessionKey) -> Option<(&'static mut Burst, u32)> {
-    let place = Burst::place(key);
-    let (burst, ends) = (BURSTS.get_ptr_mut(place)?, BURST_ENDS.get_ptr(place)?);
+fn burst_of(key: &SessionKey) -> Option<&'static mut Burst> {
     // SAFETY: this CPU's own map value, which user space only reads; programs of one CPU do not
-    // interleave. The other is one word, and volatile because other CPUs write it.
-    Some(unsafe { (&mut *burst, ends.read_volatile()) })
+    // interleave.
+    BURSTS.get_ptr_mut(Burst::place(key)).map(|burst| unsafe { &mut *burst })
 }
 
 /// Adds a burst to its session, if that is still there.
@@ -178,8 +199,8 @@ impl<P: HookPacket> State for Memory<'_, P> {
         let tick = self.now_coarse();
         // SAFETY: as in `watch`.
         let key = unsafe { &(*self.cpu).session };
-        let (burst, ends) = burst_of(key)?;
-        burst.goes_on(key, tick, generation, ends).then_some(burst)
+        let burst = burst_of(key)?;
+        burst.goes_on(key, tick, generation, BURST_ENDS.read()).then_some(burst)
     }
 
     #[inline(always)]
@@ -187,20 +208,16 @@ impl<P: HookPacket> State for Memory<'_, P> {
         let tick = self.now_coarse();
         // SAFETY: as in `watch`.
         let key = unsafe { &(*self.cpu).session };
-        let Some((burst, ends)) = burst_of(key) else { return };
+        let Some(burst) = burst_of(key) else { return };
         if !burst.is_empty() {
             settle(burst);
         }
-        burst.begin(key, start_ns, tick, ue_word, ends);
+        burst.begin(key, start_ns, tick, ue_word, BURST_ENDS.read());
     }
 
     #[inline(always)]
     fn end_bursts(&mut self) {
-        // SAFETY: as in `watch`.
-        let key = unsafe { &(*self.cpu).session };
-        let Some(ends) = BURST_ENDS.get_ptr_mut(Burst::place(key)) else { return };
-        // SAFETY: a map value that other CPUs write too: any other value ends bursts as well.
-        unsafe { ends.write_volatile(ends.read_volatile().wrapping_add(1)) };
+        BURST_ENDS.add_one();
     }
 
     #[inline(always)]

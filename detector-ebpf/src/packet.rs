@@ -47,8 +47,8 @@ fn load_bounded<P: HookPacket, const N: usize>(
     unsafe { packet.copy(offset as u32, to.as_mut_ptr(), length as u32) }
 }
 
-/// The longest header, IPv6.
-const COPY: usize = 40;
+/// The most that is read at once, the headers of a frame with TCP in IPv6, in whole words.
+const COPY: usize = 80;
 
 /// Where TC copies headers to, one place per CPU: the compiler reads them in whole words, which the
 /// verifier allows at any address in a map, but on the stack only at multiples of their size. Both

@@ -4,13 +4,16 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::bpf_ktime_get_ns,
     macros::map,
     maps::RingBuf,
 };
 use detector_common::{
     classify::capture_length,
     cpu::CpuMemory,
-    event::{FLAG_IMPORTANT, MAX_SEGMENT, RING_PARTS, RecordHeader, WAKE_HOLDOFF_NS, ring_step},
+    event::{
+        FLAG_IMPORTANT, MAX_SEGMENT, NOT_YET, RING_PARTS, RecordHeader, WAKE_HOLDOFF_NS, ring_step,
+    },
     parse::Facts,
 };
 
@@ -105,7 +108,6 @@ fn send_in<const N: usize, P: HookPacket>(
         return false;
     }
     let Some(mut place) = EVENTS.reserve::<Place<N>>(0) else { return false };
-    let flags = wake_up(cpu);
     let record = place.as_mut_ptr();
     // Before the payload: a word that is read while stores to its halves wait in line waits with them.
     // SAFETY: a place of this type; every byte of the header is written.
@@ -113,10 +115,23 @@ fn send_in<const N: usize, P: HookPacket>(
     // SAFETY: the payload has room for N bytes.
     let captured =
         unsafe { copy_payload::<N, P>(packet, facts, length, (&raw mut (*record).payload).cast()) };
+    // Behind the payload: while the clock is read, the ring's cache lines come.
+    let time_ns = time_of(&mut cpu.draft.record);
     // SAFETY: as above.
-    unsafe { (*record).header.assume_init_mut().captured = captured };
-    place.submit(u64::from(flags));
+    let header = unsafe { (*record).header.assume_init_mut() };
+    (header.captured, header.time_ns) = (captured, time_ns);
+    place.submit(u64::from(wake_up(cpu)));
     true
+}
+
+/// When the packet came.
+#[inline(always)]
+fn time_of(record: &mut RecordHeader) -> u64 {
+    if record.time_ns == NOT_YET {
+        // SAFETY: a helper without arguments.
+        record.time_ns = unsafe { bpf_ktime_get_ns() };
+    }
+    record.time_ns
 }
 
 /// Copies the first `length` bytes of the payload; how many it has copied, all or none.

@@ -61,18 +61,18 @@ struct Watched<'a> {
 /// What the agent is told beside the rules that matched.
 #[derive(Clone, Copy)]
 struct Notices {
-    started: bool,
-    quiet: bool,
-    /// User space is to read the packet itself.
+    /// What became of its session: flags of the record.
+    session: u8,
+    /// Whether user space is to read the packet itself.
     inspect: Look,
 }
 
 impl Notices {
-    const NONE: Self = Self { started: false, quiet: false, inspect: Look::NO };
+    const NONE: Self = Self { session: 0, inspect: Look::NO };
 
     #[inline(always)]
     fn any(self) -> bool {
-        self.started || self.quiet || self.shown()
+        self.session != 0 || self.shown()
     }
 
     #[inline(always)]
@@ -263,13 +263,11 @@ fn find_application<'t, T: Tables>(
     head: &Generation,
     facts: &Facts,
 ) -> Option<(&'t ApplicationEntry, Direction)> {
-    let Facts { source, destination, source_port, destination_port, protocol, .. } = *facts;
-    let to = lookup::application(tables, head, destination, protocol, destination_port);
-    if let Some(application) = to {
+    let at = |address, port| lookup::application(tables, head, address, facts.protocol, port);
+    if let Some(application) = at(facts.destination, facts.destination_port) {
         return Some((application, Direction::Uplink));
     }
-    let application = lookup::application(tables, head, source, protocol, source_port)?;
-    Some((application, Direction::Downlink))
+    Some((at(facts.source, facts.source_port)?, Direction::Downlink))
 }
 
 #[inline(always)]

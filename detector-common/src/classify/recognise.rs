@@ -3,7 +3,7 @@
 use super::{Notices, Watched};
 use crate::{
     counter::Counter,
-    event::PayloadKind,
+    event::{FLAG_SESSION_QUIET, PayloadKind},
     http::{self, HttpMethod},
     packet::{PacketBytes, Protocol},
     parse::Facts,
@@ -110,7 +110,9 @@ pub(super) fn follow_connection<S: State>(
     }
     if state.unmark_flow() {
         state.add(&session.open_connections, u64::MAX); // minus one
-        notices.quiet = session.open_connections.get() == 0 && session.start_ns.get() != 0;
+        if session.open_connections.get() == 0 && session.start_ns.get() != 0 {
+            notices.session |= FLAG_SESSION_QUIET;
+        }
     }
     None
 }

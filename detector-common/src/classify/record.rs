@@ -3,7 +3,7 @@
 use super::{Seen, Watched};
 use crate::{
     event::{
-        FLAG_QFI, FLAG_SESSION_QUIET, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT, MAX_VLANS,
+        FLAG_QFI, FLAG_SESSION_STARTED, FLAG_TUNNEL, MAX_SEGMENT, MAX_VLANS, NOT_YET,
         RECORD_VERSION, RecordHeader,
     },
     packet::PacketBytes,
@@ -17,16 +17,11 @@ use crate::{
 pub(super) fn begin_record(record: &mut RecordHeader, watched: &Watched<'_>, seen: &Seen) {
     let notices = seen.notices;
     record.payload_kind = seen.kind as u8;
-    let (mut flags, late) = notices.inspect.told();
-    if notices.started {
-        flags |= FLAG_SESSION_STARTED;
-    }
-    if notices.quiet {
-        flags |= FLAG_SESSION_QUIET;
-    }
-    record.flags = flags;
+    let (inspect, late) = notices.inspect.told();
+    record.flags = inspect | notices.session;
     record.late = late;
-    record.time_ns = if notices.started { seen.start } else { NOT_YET };
+    let started = notices.session & FLAG_SESSION_STARTED != 0;
+    record.time_ns = if started { seen.start } else { NOT_YET };
     record.session_start_ns = seen.start;
     record.direction = watched.direction as u8;
     record.rule_count = 0;
@@ -62,10 +57,7 @@ pub(super) fn complete_record<P: PacketBytes + ?Sized>(
     record.captured = 0;
 }
 
-/// [`RecordHeader::time_ns`] until the clock is read.
-const NOT_YET: u64 = 0;
-
-/// When the packet came. The clock is dear, so it is read only for what needs the time, and once.
+/// When the packet came.
 #[inline(always)]
 pub(super) fn time_of<S: State>(state: &mut S) -> u64 {
     let known = state.draft().map_or(NOT_YET, |draft| draft.record.time_ns);

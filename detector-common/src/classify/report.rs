@@ -64,7 +64,6 @@ pub(super) fn report<P: PacketBytes + ?Sized, T: Tables, S: State>(
         capture = MAX_SEGMENT;
     }
     complete_record(record, packet, facts, head.generation, ifindex);
-    time_of(state);
     let sent = state.send(facts, capture);
     if inspect {
         state.count(if sent { Counter::Inspected } else { Counter::InspectRingFull }, 1);

@@ -3,6 +3,7 @@
 use super::{Notices, Watched};
 use crate::{
     counter::Counter,
+    event::FLAG_SESSION_STARTED,
     lookup,
     packet::Direction,
     rule::{Generation, IN_UE_POOL, Tables},
@@ -24,7 +25,7 @@ pub(super) fn start_of<S: State>(
     let now = state.now();
     session.start_ns.set(now);
     state.count(Counter::SessionsStarted, 1);
-    notices.started = true;
+    notices.session |= FLAG_SESSION_STARTED;
     now
 }
 

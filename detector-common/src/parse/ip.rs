@@ -29,21 +29,18 @@ pub(super) fn parse<P: PacketBytes + ?Sized>(
     offset: usize,
     limit: usize,
 ) -> Result<Ip, ParseFault> {
-    let start: [u8; 4] = packet.load(offset).ok_or(ParseFault::TruncatedIp)?;
-    match start[0] >> 4 {
-        4 => parse_v4(packet, offset, limit),
+    // As long as any IP header: one look for nearly all packets.
+    let header: Ipv4 = packet.load(offset).ok_or(ParseFault::TruncatedIp)?;
+    match header.version() {
+        4 => v4_of(&header, offset, limit),
         6 => parse_v6(packet, offset, limit),
         _ => Err(ParseFault::BadIp),
     }
 }
 
+/// What an IPv4 header at `offset` says.
 #[inline(always)]
-fn parse_v4<P: PacketBytes + ?Sized>(
-    packet: &P,
-    offset: usize,
-    limit: usize,
-) -> Result<Ip, ParseFault> {
-    let header: Ipv4 = packet.load(offset).ok_or(ParseFault::TruncatedIp)?;
+pub(super) fn v4_of(header: &Ipv4, offset: usize, limit: usize) -> Result<Ip, ParseFault> {
     let length = header.header_length().ok_or(ParseFault::BadIp)?;
     if header.fragment_offset() != 0 {
         return Err(ParseFault::LaterFragment);
@@ -65,18 +62,7 @@ fn parse_v6<P: PacketBytes + ?Sized>(
     limit: usize,
 ) -> Result<Ip, ParseFault> {
     let header: Ipv6 = packet.load(offset).ok_or(ParseFault::TruncatedIp)?;
-    let total = match usize::from(header.payload_length.get()) {
-        0 => 0,
-        length => length + size_of::<Ipv6>(),
-    };
-    let mut ip = Ip {
-        source: Address::v6(header.source),
-        destination: Address::v6(header.destination),
-        protocol: header.next_header,
-        offset: offset + size_of::<Ipv6>(),
-        end: end(offset, total, limit),
-        first_fragment: false,
-    };
+    let mut ip = v6_of(&header, offset, limit);
     for _ in 0..MAX_EXTENSIONS {
         if !ip_protocol::is_extension(ip.protocol) {
             return Ok(ip);
@@ -87,6 +73,23 @@ fn parse_v6<P: PacketBytes + ?Sized>(
         return Err(ParseFault::TooManyIpv6Extensions);
     }
     Ok(ip)
+}
+
+/// What an IPv6 header at `offset` says, without its extension headers.
+#[inline(always)]
+pub(super) fn v6_of(header: &Ipv6, offset: usize, limit: usize) -> Ip {
+    let total = match usize::from(header.payload_length.get()) {
+        0 => 0,
+        length => length + size_of::<Ipv6>(),
+    };
+    Ip {
+        source: Address::v6(header.source),
+        destination: Address::v6(header.destination),
+        protocol: header.next_header,
+        offset: offset + size_of::<Ipv6>(),
+        end: end(offset, total, limit),
+        first_fragment: false,
+    }
 }
 
 #[inline(always)]

@@ -32,6 +32,18 @@ pub struct Ipv4 {
 }
 
 impl Ipv4 {
+    /// Whether it is version 4 without options.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.version_ihl == 0x45
+    }
+
+    /// Version, which IPv6 has in the same place (RFC 8200 section 3).
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        self.version_ihl >> 4
+    }
+
     /// Bytes of the header with its options; [`None`] if it says less than there must be.
     #[inline(always)]
     pub const fn header_length(&self) -> Option<usize> {
@@ -68,6 +80,14 @@ pub struct Ipv6 {
     pub source: [u8; 16],
     /// Destination address.
     pub destination: [u8; 16],
+}
+
+impl Ipv6 {
+    /// Version.
+    #[inline(always)]
+    pub const fn version(&self) -> u32 {
+        self.version_class_flow.get() >> 28
+    }
 }
 
 /// What every IPv6 extension header begins with (RFC 8200 section 4).

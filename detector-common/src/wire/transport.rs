@@ -58,6 +58,12 @@ pub mod port {
     pub const GTPU: u16 = 2152;
     /// VXLAN (RFC 7348 section 8).
     pub const VXLAN: u16 = 4789;
+
+    /// Whether tunnels are addressed to this port.
+    #[inline(always)]
+    pub const fn is_tunnel(destination: u16) -> bool {
+        matches!(destination, GTPU | VXLAN)
+    }
 }
 
 /// TCP flags.

@@ -53,7 +53,7 @@ impl SessionMap {
             map: Arc::new(std::sync::Mutex::new(take(ebpf, "SESSIONS")?)),
             flows: Arc::new(std::sync::Mutex::new(take(ebpf, "FLOWS")?)),
             bursts: Arc::new(take(ebpf, "BURSTS")?),
-            burst_ends: Arc::new(std::sync::Mutex::new(take(ebpf, "BURST_ENDS")?)),
+            burst_ends: Arc::new(std::sync::Mutex::new(take(ebpf, ".bss.burst_ends")?)),
             room: room as usize,
         })
     }
@@ -62,12 +62,12 @@ impl SessionMap {
         self.map.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Ends the bursts of a session on all CPUs: a packet after its end is one of the next.
-    fn end_bursts(&self, key: &SessionKey) {
+    /// Ends all bursts, on all CPUs: a packet after the end of a session is one of the next.
+    fn end_bursts(&self) {
         // Any value that was not there ends them.
         let other = fastrand::u32(..);
         let mut ends = self.burst_ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Err(error) = ends.set(Burst::place(key), other, 0) {
+        if let Err(error) = ends.set(0, other, 0) {
             log::warn!("bursts of sessions: {error}");
         }
     }
@@ -109,7 +109,7 @@ impl Sessions for SessionMap {
                 if error.io_error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => log::warn!("session table: {error}"),
         }
-        self.end_bursts(key);
+        self.end_bursts();
     }
 
     fn has_late_records(&self) -> bool {

@@ -13,6 +13,7 @@ use detector_common::{
     burst::Burst,
     classify::{self, capture_length},
     counter::{COUNTERS, Counter, RULE_COUNTERS, RuleCounter},
+    event::NOT_YET,
     inspect::BUDGET,
     marks::{MARK_PLACES, Marks},
     packet::{Address, Layer},
@@ -271,7 +272,11 @@ impl State for Judging<'_> {
         let start = facts.payload_offset as usize;
         let length = capture_length(facts, capture);
         let payload = self.packet.get(start..start + length).unwrap_or_default();
-        self.memory.draft.record.captured = payload.len() as u32;
+        let record = &mut self.memory.draft.record;
+        if record.time_ns == NOT_YET {
+            record.time_ns = self.memory.now_ns;
+        }
+        record.captured = payload.len() as u32;
         let mut record = self.memory.draft.record.as_bytes().to_vec();
         record.extend_from_slice(payload);
         self.memory.sent.push(record);
