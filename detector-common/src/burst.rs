@@ -38,9 +38,7 @@ pub struct Burst {
     /// [`crate::state::SessionState::ue_word`].
     pub ue: u64,
     /// How often bursts had been ended on all CPUs.
-    pub ends: u32,
-    /// Always 0.
-    pub reserved: u32,
+    pub ends: u64,
     /// Packets by [`crate::packet::Direction`].
     pub packets: [u64; 2],
     /// Bytes by [`crate::packet::Direction`].
@@ -57,7 +55,7 @@ impl Burst {
         start_ns: u64,
         tick_ns: u64,
         ue_word: u64,
-        ends: u32,
+        ends: u64,
     ) {
         self.key.ue.0[0] = key.ue.0[0];
         self.key.ue.0[1] = key.ue.0[1];
@@ -80,7 +78,7 @@ impl Burst {
 
     /// Whether a packet of this session and tick is of this burst, unless it was ended.
     #[inline(always)]
-    pub fn goes_on(&self, key: &SessionKey, tick_ns: u64, generation: u32, ends: u32) -> bool {
+    pub fn goes_on(&self, key: &SessionKey, tick_ns: u64, generation: u32, ends: u64) -> bool {
         self.tick_ns == tick_ns
             && self.key.ue.0[1] == key.ue.0[1]
             && self.key.ue.0[0] == key.ue.0[0]

@@ -46,15 +46,15 @@ static MARKS: Array<MarkWords> = Array::with_max_entries(MARK_PLACES, 0);
 #[unsafe(link_section = ".bss.burst_ends")]
 static BURST_ENDS: BurstEnds = BurstEnds(Cell::new(0));
 
-struct BurstEnds(Cell<u32>);
+struct BurstEnds(Cell<u64>);
 
 // SAFETY: one word, which is read and written whole: other CPUs and user space write it too.
 unsafe impl Sync for BurstEnds {}
 
 impl BurstEnds {
-    /// Volatile, here and in `add_one`: LLVM sees no other writer.
+    /// Volatile: LLVM sees no other writer.
     #[inline(always)]
-    fn read(&self) -> u32 {
+    fn read(&self) -> u64 {
         // SAFETY: of a variable that lives as long as the program.
         unsafe { self.0.as_ptr().read_volatile() }
     }
@@ -62,8 +62,7 @@ impl BurstEnds {
     /// Any other value than before ends them.
     #[inline(always)]
     fn add_one(&self) {
-        // SAFETY: as above.
-        unsafe { self.0.as_ptr().write_volatile(self.read().wrapping_add(1)) };
+        verifier::atomic_add(&self.0, 1);
     }
 }
 #[map]
@@ -208,11 +207,12 @@ impl<P: HookPacket> State for Memory<'_, P> {
         let tick = self.now_coarse();
         // SAFETY: as in `watch`.
         let key = unsafe { &(*self.cpu).session };
+        let ends = BURST_ENDS.read();
         let Some(burst) = burst_of(key) else { return };
         if !burst.is_empty() {
             settle(burst);
         }
-        burst.begin(key, start_ns, tick, ue_word, BURST_ENDS.read());
+        burst.begin(key, start_ns, tick, ue_word, ends);
     }
 
     #[inline(always)]

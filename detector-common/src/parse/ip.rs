@@ -29,12 +29,21 @@ pub(super) fn parse<P: PacketBytes + ?Sized>(
     offset: usize,
     limit: usize,
 ) -> Result<Ip, ParseFault> {
-    // As long as any IP header: one look for nearly all packets.
-    let header: Ipv4 = packet.load(offset).ok_or(ParseFault::TruncatedIp)?;
+    // No IP header is shorter, and IPv4 needs no second look.
+    let Some(header) = packet.load::<Ipv4>(offset) else { return Err(too_short(packet, offset)) };
     match header.version() {
         4 => v4_of(&header, offset, limit),
         6 => parse_v6(packet, offset, limit),
         _ => Err(ParseFault::BadIp),
+    }
+}
+
+/// What is wrong with what is too short for any IP header.
+#[inline(always)]
+fn too_short<P: PacketBytes + ?Sized>(packet: &P, offset: usize) -> ParseFault {
+    match packet.load::<[u8; 4]>(offset) {
+        Some([first, ..]) if !matches!(first >> 4, 4 | 6) => ParseFault::BadIp,
+        Some(_) | None => ParseFault::TruncatedIp,
     }
 }
 

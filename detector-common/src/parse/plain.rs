@@ -1,7 +1,7 @@
-//! What nearly all packets are, read in one look: TCP or UDP in IP without options or extension headers,
-//! in a frame without tags or in none. Each look less is 2 ns at XDP, and at TC, where it is a call, 15.
+//! What nearly all packets are, read in one look (IPv6: two): TCP or UDP in IP without options or extension
+//! headers, in a frame without tags or in none. Each look less is 2 ns at XDP, and at TC, where it is a call, 15.
 //!
-//! All others are read header after header, which says the same of these.
+//! All others, and those too short for a TCP header, are read header after header, which says the same of these.
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 

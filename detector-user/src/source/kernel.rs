@@ -27,7 +27,7 @@ use super::{
 };
 use crate::pin::PinDirectory;
 
-/// The maps that are pinned, where pins are kept. The others hold nothing that outlives a packet.
+/// The maps that are pinned, where pins are kept. The others hold nothing that outlives a tick.
 pub const PINNED_MAPS: [&str; 10] = [
     "ACTIVE",
     "BURSTS",

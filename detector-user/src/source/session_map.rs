@@ -27,7 +27,7 @@ pub struct SessionMap {
     map: Arc<std::sync::Mutex<Map>>,
     flows: Arc<std::sync::Mutex<FlowMap>>,
     bursts: Arc<BurstMap>,
-    burst_ends: Arc<std::sync::Mutex<Array<MapData, u32>>>,
+    burst_ends: Arc<std::sync::Mutex<Array<MapData, u64>>>,
     room: usize,
 }
 
@@ -65,7 +65,7 @@ impl SessionMap {
     /// Ends all bursts, on all CPUs: a packet after the end of a session is one of the next.
     fn end_bursts(&self) {
         // Any value that was not there ends them.
-        let other = fastrand::u32(..);
+        let other = fastrand::u64(..);
         let mut ends = self.burst_ends.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Err(error) = ends.set(0, other, 0) {
             log::warn!("bursts of sessions: {error}");
