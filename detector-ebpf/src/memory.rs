@@ -40,6 +40,12 @@ static SUPPRESSIONS: LruHashMap<SuppressionKey, u64> = LruHashMap::with_max_entr
 static BURSTS: PerCpuArray<Burst> = PerCpuArray::with_max_entries(burst::BURSTS, 0);
 #[map]
 static MARKS: Array<MarkWords> = Array::with_max_entries(MARK_PLACES, 0);
+#[map]
+static CPU: PerCpuArray<CpuMemory> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static RULE_COUNTS: PerCpuArray<[u64; RULE_COUNTERS]> =
+    PerCpuArray::with_max_entries((MAX_RULES * SLOTS) as u32, 0);
+
 /// How often bursts were ended, on all CPUs. A variable, which aya makes a map of one entry: the program has
 /// its address and looks nothing up.
 #[unsafe(no_mangle)]
@@ -65,11 +71,6 @@ impl BurstEnds {
         verifier::atomic_add(&self.0, 1);
     }
 }
-#[map]
-static CPU: PerCpuArray<CpuMemory> = PerCpuArray::with_max_entries(1, 0);
-#[map]
-static RULE_COUNTS: PerCpuArray<[u64; RULE_COUNTERS]> =
-    PerCpuArray::with_max_entries((MAX_RULES * SLOTS) as u32, 0);
 
 /// The packet path's memory while it judges one packet.
 pub(crate) struct Memory<'a, P> {

@@ -36,7 +36,7 @@ fn every_program_passes_the_verifier_within_half_its_budget() {
 
 /// A map that is not pinned is empty after a restart: that must be meant.
 #[test]
-fn every_map_is_pinned_or_holds_nothing_that_outlives_a_packet() {
+fn every_map_is_pinned_or_holds_nothing_that_outlives_a_tick() {
     // HEADERS: one packet's; the variable: a tick's; constants.
     let transient =
         |name: &str| matches!(name, "HEADERS" | ".bss.burst_ends") || name.starts_with(".rodata");

@@ -34,15 +34,16 @@ struct Headers<I> {
 /// What a plain packet says; `None` of any other.
 #[inline(always)]
 pub(super) fn parse<P: PacketBytes + ?Sized>(packet: &P, layer: Layer) -> Option<Facts> {
+    let limit = packet.size();
     match layer {
         Layer::Ethernet => {
             let frame: Frame<Headers<Ipv4>> = packet.load(0)?;
             let offset = size_of::<Ethernet>();
             match frame.ethernet.ethertype.get() {
-                ethertype::IPV4 => v4(packet, &frame.headers, offset),
+                ethertype::IPV4 => v4(&frame.headers, offset, limit),
                 ethertype::IPV6 => {
                     let frame: Frame<Headers<Ipv6>> = packet.load(0)?;
-                    v6(packet, &frame.headers, offset)
+                    v6(&frame.headers, offset, limit)
                 }
                 _ => None,
             }
@@ -50,35 +51,27 @@ pub(super) fn parse<P: PacketBytes + ?Sized>(packet: &P, layer: Layer) -> Option
         Layer::Ip => {
             let headers: Headers<Ipv4> = packet.load(0)?;
             match headers.ip.version() {
-                4 => v4(packet, &headers, 0),
-                _ => v6(packet, &packet.load(0)?, 0),
+                4 => v4(&headers, 0, limit),
+                _ => v6(&packet.load(0)?, 0, limit),
             }
         }
     }
 }
 
 #[inline(always)]
-fn v4<P: PacketBytes + ?Sized>(
-    packet: &P,
-    headers: &Headers<Ipv4>,
-    offset: usize,
-) -> Option<Facts> {
+fn v4(headers: &Headers<Ipv4>, offset: usize, limit: usize) -> Option<Facts> {
     if !headers.ip.is_plain() {
         return None;
     }
-    facts(&headers.transport, &ip::v4_of(&headers.ip, offset, packet.size()).ok()?)
+    facts(&headers.transport, &ip::v4_of(&headers.ip, offset, limit).ok()?)
 }
 
 #[inline(always)]
-fn v6<P: PacketBytes + ?Sized>(
-    packet: &P,
-    headers: &Headers<Ipv6>,
-    offset: usize,
-) -> Option<Facts> {
+fn v6(headers: &Headers<Ipv6>, offset: usize, limit: usize) -> Option<Facts> {
     if headers.ip.version() != 6 {
         return None;
     }
-    facts(&headers.transport, &ip::v6_of(&headers.ip, offset, packet.size()))
+    facts(&headers.transport, &ip::v6_of(&headers.ip, offset, limit))
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@ use std::{io::Cursor, sync::OnceLock};
 use detector_common::{
     packet::Layer,
     parse::{self, Facts, ParseFault},
+    wire::port,
 };
 use detector_user::{
     capture::{CaptureFile, Layers},
@@ -43,7 +44,7 @@ pub(crate) fn parse(mut bytes: &[u8]) {
 
 /// Whether the payload was looked at, to see whether it is a tunnel's.
 fn may_have_been_a_tunnel(facts: &Facts) -> bool {
-    facts.tunnel.is_some() || matches!(facts.destination_port, 2152 | 4789)
+    facts.tunnel.is_some() || port::is_tunnel(facts.destination_port)
 }
 
 /// Without its payload a packet says the same, but for what only the payload tells: what a datagram

@@ -254,9 +254,8 @@ pub(crate) fn balanced(agent: &Agent<'_>, rule: &str) {
     });
     // What the reader counts is told ten times a second, what sinks count at once.
     let books = || status(agent)["ledger"][rule].clone();
-    wait::until("the books balance", LIMIT, || Ok(adds_up(&books()).then_some(())))
+    let books = wait::until("the books balance", LIMIT, || Ok(Some(books()).filter(adds_up)))
         .unwrap_or_else(|error| panic!("{error}: {}", books()));
-    let books = books();
     assert_eq!(metric(agent, "detector_ledger_imbalance", &[]), 0.0, "{books}");
     assert_eq!(metric(agent, "detector_ledger_mistakes_total", &[]), 0.0, "{books}");
 }
